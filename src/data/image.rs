@@ -1,0 +1,18 @@
+//! An image as bytes: what decoders and generators make and augmentation takes.
+
+/// 8-bit pixels, row by row, channels interleaved (`[H, W, C]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    pub width: usize,
+    pub height: usize,
+    pub channels: usize,
+    /// `height · width · channels` bytes.
+    pub pixels: Vec<u8>,
+}
+
+impl Image {
+    /// An image of one value everywhere.
+    pub fn filled(width: usize, height: usize, channels: usize, value: u8) -> Self {
+        Self { width, height, channels, pixels: vec![value; width * height * channels] }
+    }
+}

@@ -1,1 +1,4 @@
+pub mod libtorch;
+pub mod nn;
 pub mod random;
+pub mod train;

@@ -19,3 +19,6 @@ impl From<tch::TchError> for TorchError {
 }
 
 pub type TorchResult<T> = Result<T, TorchError>;
+
+mod shim;
+pub use shim::{AdamWStep, clear_grads, fused_adamw};

@@ -1,0 +1,26 @@
+//! Compiles the libtorch shim, and puts libtorch's folder into the run path of everything this crate links, so that no
+//! `LD_LIBRARY_PATH` is needed.
+
+use std::path::PathBuf;
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=src/libtorch/shim.cpp");
+    let lib = std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys tells where libtorch lies");
+    let lib = std::fs::canonicalize(&lib).unwrap_or_else(|err| panic!("{lib}: {err}; run `make setup` first"));
+    let include = PathBuf::from(&lib).join("../include");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .warnings(false) // libtorch's headers are not ours to mend.
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"))
+        .file("src/libtorch/shim.cpp")
+        .compile("dbp_shim");
+    // Behind the shim on the linker's command line, which resolves from left to right.
+    for library in ["torch_cpu", "c10"] {
+        println!("cargo:rustc-link-lib={library}");
+    }
+    println!("cargo:rustc-link-search=native={}", lib.display());
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+}

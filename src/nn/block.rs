@@ -1,0 +1,40 @@
+//! A pre-norm transformer block: attention and a two-layer perceptron with exact GELU, each behind a norm and a skip.
+
+use std::rc::Rc;
+
+use tch::Tensor;
+
+use super::NnResult;
+use super::attention::Attention;
+use super::linear::Linear;
+use super::norm::LayerNorm;
+use super::registry::Scope;
+use super::rows::Pass;
+
+pub struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    norm2: LayerNorm,
+    fc1: Rc<Linear>,
+    fc2: Rc<Linear>,
+}
+
+impl Block {
+    pub fn new(scope: &Scope, width: i64, num_heads: i64, mlp_ratio: f64) -> NnResult<Self> {
+        let hidden = (width as f64 * mlp_ratio) as i64;
+        Ok(Self {
+            norm1: LayerNorm::new(&scope.sub("norm1"), width)?,
+            attn: Attention::new(&scope.sub("attn"), width, num_heads)?,
+            norm2: LayerNorm::new(&scope.sub("norm2"), width)?,
+            fc1: Linear::new(&scope.sub("mlp").sub("fc1"), width, hidden)?,
+            fc2: Linear::new(&scope.sub("mlp").sub("fc2"), hidden, width)?,
+        })
+    }
+
+    /// Shapes: `[N, L, D]` → `[N, L, D]`.
+    pub fn forward(&self, x: &Tensor, pass: Pass) -> NnResult<Tensor> {
+        let x = x.f_add(&self.attn.forward(&self.norm1.forward(x)?, pass)?)?;
+        let hidden = self.fc1.forward(&self.norm2.forward(&x)?, pass)?.f_gelu("none")?;
+        Ok(x.f_add(&self.fc2.forward(&hidden, pass)?)?)
+    }
+}

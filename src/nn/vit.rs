@@ -1,0 +1,140 @@
+//! Vision transformer (Dosovitskiy et al. 2021, arXiv:2010.11929) as the MAE paper sets it up: class token, fixed 2-D
+//! sine-cosine positions, pre-norm blocks, final norm. Any number of channels; images need not be square.
+
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use super::block::Block;
+use super::linear::Linear;
+use super::norm::LayerNorm;
+use super::registry::Scope;
+use super::rows::Pass;
+use super::{NnError, NnResult};
+use super::{masking, patch, pos_embed};
+
+/// The shape of a vision transformer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VitConfig {
+    /// Height and width in pixels; multiples of `patch_size`.
+    pub image_size: (i64, i64),
+    pub patch_size: i64,
+    pub channels: i64,
+    pub embed_dim: i64,
+    pub depth: i64,
+    pub num_heads: i64,
+    #[serde(default = "default_mlp_ratio")]
+    pub mlp_ratio: f64,
+}
+
+fn default_mlp_ratio() -> f64 {
+    4.0
+}
+
+impl VitConfig {
+    /// Rows and columns of patches.
+    pub fn grid(&self) -> (i64, i64) {
+        (self.image_size.0 / self.patch_size, self.image_size.1 / self.patch_size)
+    }
+
+    /// Patches of an image, `L`.
+    pub fn patches(&self) -> i64 {
+        self.grid().0 * self.grid().1
+    }
+
+    /// Errors: [`NnError::Config`] naming the first field that cannot work.
+    pub fn check(&self) -> NnResult<()> {
+        let fail = |message: String| Err(NnError::Config(message));
+        let (h, w) = self.image_size;
+        for (name, value) in [
+            ("image_size", h.min(w)),
+            ("patch_size", self.patch_size),
+            ("channels", self.channels),
+            ("embed_dim", self.embed_dim),
+            ("depth", self.depth),
+            ("num_heads", self.num_heads),
+        ] {
+            if value < 1 {
+                return fail(format!("{name}: expected 1 or more, got {value}"));
+            }
+        }
+        if h % self.patch_size != 0 || w % self.patch_size != 0 {
+            return fail(format!("image_size: {h} x {w} is not a multiple of patch_size {}", self.patch_size));
+        }
+        check_width("embed_dim", self.embed_dim, self.num_heads)?;
+        if self.mlp_ratio * self.embed_dim as f64 <= 0.0 || !self.mlp_ratio.is_finite() {
+            return fail(format!("mlp_ratio: expected a positive number, got {}", self.mlp_ratio));
+        }
+        Ok(())
+    }
+}
+
+/// A width must divide into heads, and into four for the positions.
+pub(super) fn check_width(name: &str, width: i64, heads: i64) -> NnResult<()> {
+    if heads < 1 || width % heads != 0 {
+        return Err(NnError::Config(format!("{name}: {width} does not divide into {heads} heads")));
+    }
+    if width % 4 != 0 {
+        return Err(NnError::Config(format!("{name}: {width} is not a multiple of 4, which 2-D positions need")));
+    }
+    Ok(())
+}
+
+pub struct Vit {
+    config: VitConfig,
+    patch_embed: Rc<Linear>,
+    cls_token: Tensor, // [1, 1, D]
+    pos_embed: Tensor, // [1, 1 + L, D]
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+}
+
+impl Vit {
+    pub fn new(scope: &Scope, config: &VitConfig) -> NnResult<Self> {
+        config.check()?;
+        let (d, p) = (config.embed_dim, config.patch_size);
+        let blocks = (0..config.depth)
+            .map(|i| Block::new(&scope.sub("blocks").sub(i), d, config.num_heads, config.mlp_ratio))
+            .collect::<NnResult<_>>()?;
+        Ok(Self {
+            patch_embed: Linear::shaped(&scope.sub("patch_embed").sub("proj"), &[d, config.channels, p, p])?,
+            cls_token: scope.token("cls_token", d)?,
+            pos_embed: scope.fixed("pos_embed", &pos_embed::sin_cos(d, config.grid())?)?,
+            blocks,
+            norm: LayerNorm::new(&scope.sub("norm"), d)?,
+            config: config.clone(),
+        })
+    }
+
+    pub fn config(&self) -> &VitConfig {
+        &self.config
+    }
+
+    /// Features of all tokens, or, with `ids_keep [N, K]`, of the kept ones only: the others cost nothing, the patch
+    /// embedding included. Shapes: `images [N, C, H, W]` → `[N, 1 + K, D]`, class token first.
+    ///
+    /// Errors: [`NnError::Config`] if the images have another size or number of channels.
+    pub fn forward(&self, images: &Tensor, ids_keep: Option<&Tensor>, pass: Pass) -> NnResult<Tensor> {
+        let (c, (h, w)) = (self.config.channels, self.config.image_size);
+        let size = images.size();
+        if size.len() != 4 || size[1..] != [c, h, w] {
+            return Err(NnError::Config(format!("images: expected shape [N, {c}, {h}, {w}], got {size:?}")));
+        }
+        let n = size[0];
+        let patches = patch::patches(images, self.config.patch_size)?;
+        let positions = self.pos_embed.f_narrow(1, 1, self.config.patches())?;
+        let (patches, positions) = match ids_keep {
+            Some(ids) => (masking::take(&patches, ids)?, masking::take(&positions.f_expand([n, -1, -1], false)?, ids)?),
+            None => (patches, positions),
+        };
+        let tokens = self.patch_embed.forward(&patches, pass)?.f_add(&positions)?;
+        let class = self.cls_token.f_add(&self.pos_embed.f_narrow(1, 0, 1)?)?.f_expand([n, -1, -1], false)?;
+        let mut x = Tensor::f_cat(&[class, tokens], 1)?; // [N, 1 + K, D]
+        for block in &self.blocks {
+            x = block.forward(&x, pass)?;
+        }
+        self.norm.forward(&x)
+    }
+}

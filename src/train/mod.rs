@@ -1,0 +1,14 @@
+//! What makes a run of training: the optimizer, the learning-rate schedule, and the run directory with its checkpoints,
+//! metrics and pictures. The loop itself is a script's (`stdlib/mae.rhai`).
+
+pub mod checkpoint;
+pub mod error;
+//pub mod metrics;
+pub mod optimizer;
+//pub mod pictures;
+//pub mod run;
+pub mod schedule;
+//pub mod tensorboard;
+
+pub use error::{TrainError, TrainResult};
+pub use optimizer::{AdamW, AdamWConfig};

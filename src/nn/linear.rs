@@ -110,6 +110,10 @@ impl Linear {
         }
     }
 
+    pub(super) fn decor_rate(&self, lr_fraction: f64) -> Option<f64> {
+        self.decorrelation.borrow().as_ref().map(|d| d.rate(lr_fraction))
+    }
+
     /// Whether R is applied but no longer updated.
     pub fn is_frozen(&self) -> bool {
         self.decorrelation.borrow().as_ref().is_some_and(Decorrelation::frozen)

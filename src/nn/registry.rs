@@ -145,6 +145,18 @@ impl Registry {
         self.layers.borrow().iter().for_each(|layer| layer.freeze_decorrelation());
     }
 
+    /// Restores which layers are frozen, by name.
+    pub fn set_frozen(&self, names: &[String]) {
+        for layer in self.layers.borrow().iter().filter(|layer| names.iter().any(|name| name == layer.name())) {
+            layer.freeze_decorrelation();
+        }
+    }
+
+    /// η at this point of its schedule, of the first decorrelated layer; `None` for plain back-propagation.
+    pub fn decor_rate(&self) -> Option<f64> {
+        self.layers.borrow().iter().find_map(|layer| layer.decor_rate(self.lr_fraction.get()))
+    }
+
     /// The mean over layers of the decorrelation loss at the last update, left on the device; `None` without one.
     pub fn decor_loss(&self) -> NnResult<Option<Tensor>> {
         let mut losses = Vec::new();

@@ -3,12 +3,13 @@
 
 pub mod checkpoint;
 pub mod error;
-//pub mod metrics;
+pub mod experiment;
+pub mod metrics;
 pub mod optimizer;
-//pub mod pictures;
-//pub mod run;
+pub mod pictures;
+pub mod run;
 pub mod schedule;
-//pub mod tensorboard;
+pub mod tensorboard;
 
 pub use error::{TrainError, TrainResult};
 pub use optimizer::{AdamW, AdamWConfig};

@@ -1,0 +1,54 @@
+//! What can be wrong with data, in words for the person who named it: what, where, and what would fix it.
+
+use std::path::PathBuf;
+
+/// An error of the data pipeline. A single unreadable file is none: it is skipped and listed (see [`super::Dataset::skipped`]).
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    #[error("no folder {}: check the path", path.display())]
+    NotFound { path: PathBuf },
+
+    #[error("{} is a file: name the folder that holds the images", path.display())]
+    NotAFolder { path: PathBuf },
+
+    #[error(
+        "no images in {}: looked for .jpg, .jpeg and .png there and in its subfolders, found {found}",
+        path.display()
+    )]
+    NoImages { path: PathBuf, found: String },
+
+    #[error("no folder and no built-in data set is named \"{name}\"; built in: {known}")]
+    UnknownName { name: String, known: String },
+
+    #[error("cannot read {}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+
+    #[error("{files} images are fewer than a batch of {batch}: lower the batch size or add images")]
+    FewerThanBatch { files: usize, batch: usize },
+
+    #[error("batch: {batch} images do not divide into {micro_batches} equal micro-batches")]
+    MicroBatches { batch: usize, micro_batches: usize },
+
+    /// A number outside its range; `expected` says which would do.
+    #[error("{what}: expected {expected}, got {got}")]
+    Range { what: &'static str, expected: String, got: String },
+
+    #[error(
+        "{skipped} of {files} images could not be read, more than 1 % and more than 20; the first: {name}: {reason}. \
+         Repair or remove them (skipped.csv lists all)"
+    )]
+    TooManyUnreadable { skipped: usize, files: usize, name: String, reason: String },
+
+    #[error("no readable image found after {attempts} tries; the last: {name}: {reason}")]
+    NoReadable { attempts: usize, name: String, reason: String },
+
+    /// A bug: a panic inside a thread of the loader, caught there.
+    #[error("a data worker failed: {0}")]
+    Worker(String),
+}
+
+impl DataError {
+    pub(super) fn range(what: &'static str, expected: impl Into<String>, got: impl std::fmt::Display) -> Self {
+        Self::Range { what, expected: expected.into(), got: got.to_string() }
+    }
+}

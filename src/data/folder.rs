@@ -1,0 +1,215 @@
+//! A folder of images at any depth, in a fixed order; ImageNet's layout of `train/` and `val/` is recognized.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use super::decode::{decode, with_channels};
+use super::error::DataError;
+use super::image::Image;
+use super::source::Source;
+
+/// What counts as an image, in any case; the bytes decide what it really is.
+pub const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
+/// Folders nested deeper than this are taken for a mistake and left out.
+const MAX_DEPTH: usize = 64;
+
+/// The image files under a folder, sorted bytewise by their path relative to it; every image is loaded as RGB.
+#[derive(Debug)]
+pub struct Folder {
+    root: PathBuf,
+    /// Relative paths.
+    files: Vec<PathBuf>,
+    layout: Option<Layout>,
+}
+
+/// Indices of the files under `train/` and under `val/`.
+pub type Layout = (Vec<u32>, Vec<u32>);
+
+impl Folder {
+    /// Lists the images. Hidden files and folders are left out; links are followed, but not in circles.
+    ///
+    /// If there are images both under `train/` and under `val/`, they are the split, and what lies elsewhere (`test/`) is no
+    /// part of the dataset.
+    ///
+    /// Errors: no such folder, an unreadable subfolder, or no images, saying what was found instead.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
+        let root = path.as_ref().to_path_buf();
+        match fs::metadata(&root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(DataError::NotFound { path: root }),
+            Err(source) => return Err(DataError::Io { path: root, source }),
+            Ok(metadata) if !metadata.is_dir() => return Err(DataError::NotAFolder { path: root }),
+            Ok(_) => {}
+        }
+        let mut walk = Walk::default();
+        walk.visit(&root, Path::new(""))?;
+        if walk.files.is_empty() {
+            return Err(DataError::NoImages { path: root, found: walk.found() });
+        }
+        let mut files = walk.files;
+        files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+        let under = |name: &str| -> Vec<u32> {
+            (0..files.len() as u32).filter(|&i| files[i as usize].starts_with(name)).collect()
+        };
+        let (train, val) = (under("train"), under("val"));
+        let layout = (!train.is_empty() && !val.is_empty()).then_some((train, val));
+        Ok(Self { root, files, layout })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+impl Source for Folder {
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// The path relative to the folder.
+    fn name(&self, index: usize) -> String {
+        self.files[index].to_string_lossy().into_owned()
+    }
+
+    fn channels(&self) -> usize {
+        3
+    }
+
+    fn load(&self, index: usize) -> Result<Image, String> {
+        let bytes = fs::read(self.root.join(&self.files[index])).map_err(|error| format!("cannot read: {error}"))?;
+        decode(&bytes).and_then(|image| with_channels(image, 3)).map_err(|error| error.to_string())
+    }
+
+    fn layout(&self) -> Option<&Layout> {
+        self.layout.as_ref()
+    }
+}
+
+/// One recursive listing.
+#[derive(Default)]
+struct Walk {
+    files: Vec<PathBuf>,
+    /// How many files of other extensions there are.
+    others: BTreeMap<String, usize>,
+    /// The real paths of the folders that lead to the present one: a link to one of them is a circle.
+    ancestors: Vec<PathBuf>,
+}
+
+impl Walk {
+    fn visit(&mut self, folder: &Path, relative: &Path) -> Result<(), DataError> {
+        let failed = |source| DataError::Io { path: folder.to_path_buf(), source };
+        let real = fs::canonicalize(folder).map_err(failed)?;
+        if self.ancestors.len() >= MAX_DEPTH || self.ancestors.contains(&real) {
+            return Ok(());
+        }
+        self.ancestors.push(real);
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            if name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let path = entry.path();
+            let mut kind = entry.file_type().map_err(failed)?;
+            if kind.is_symlink() {
+                let Ok(target) = fs::metadata(&path) else { continue }; // A link to nowhere.
+                kind = target.file_type();
+            }
+            if kind.is_dir() {
+                self.visit(&path, &relative.join(&name))?;
+            } else if kind.is_file() {
+                self.add(relative.join(&name));
+            }
+        }
+        self.ancestors.pop();
+        Ok(())
+    }
+
+    fn add(&mut self, file: PathBuf) {
+        let extension = file.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+        match extension {
+            Some(extension) if EXTENSIONS.contains(&extension.as_str()) => self.files.push(file),
+            other => *self.others.entry(other.unwrap_or_default()).or_default() += 1,
+        }
+    }
+
+    /// For example "12 .txt files and 1 .tif file".
+    fn found(&self) -> String {
+        let mut kinds: Vec<_> = self.others.iter().collect();
+        kinds.sort_by_key(|&(_, &count)| std::cmp::Reverse(count));
+        let mut parts: Vec<String> = kinds
+            .iter()
+            .take(3)
+            .map(|(extension, count)| {
+                let files = if **count == 1 { "file" } else { "files" };
+                let kind = if extension.is_empty() { "unnamed-type".into() } else { format!(".{extension}") };
+                format!("{count} {kind} {files}")
+            })
+            .collect();
+        if kinds.len() > 3 {
+            parts.push("others".into());
+        }
+        match parts.len() {
+            0 => "no files at all".into(),
+            1 => parts.remove(0),
+            n => format!("{} and {}", parts[..n - 1].join(", "), parts[n - 1]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::testing::{fill_folder, gradient, jpeg_bytes};
+
+    #[test]
+    fn lists_every_depth_in_bytewise_order() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b/2.JPG", "a-b.png", "a/1.jpeg", "Z.Png", "note.txt", ".hidden.png", ".cache/x.png"] {
+            fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
+            fs::write(dir.path().join(name), jpeg_bytes(&gradient(8, 8, 1))).unwrap();
+        }
+        let folder = Folder::open(dir.path()).unwrap();
+        let names: Vec<String> = (0..folder.len()).map(|i| folder.name(i)).collect();
+        assert_eq!(names, ["Z.Png", "a-b.png", "a/1.jpeg", "b/2.JPG"]);
+        assert_eq!(folder.load(0).unwrap().channels, 3); // A gray JPEG by another name.
+        assert!(folder.layout().is_none());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_but_not_in_circles() {
+        let dir = tempfile::tempdir().unwrap();
+        fill_folder(&dir.path().join("real"), 2);
+        std::os::unix::fs::symlink(dir.path().join("real"), dir.path().join("link")).unwrap();
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("real/circle")).unwrap();
+        std::os::unix::fs::symlink("/nowhere/at/all.png", dir.path().join("dead.png")).unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        assert_eq!((0..4).map(|i| folder.name(i)).collect::<Vec<_>>()[..2], ["link/000.png", "link/001.png"]);
+        assert_eq!(folder.len(), 4);
+    }
+
+    #[test]
+    fn a_layout_needs_both_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        fill_folder(&dir.path().join("train/class"), 3);
+        assert!(Folder::open(dir.path()).unwrap().layout().is_none());
+        fill_folder(&dir.path().join("val"), 2);
+        fill_folder(&dir.path().join("test"), 4);
+        assert_eq!(Folder::open(dir.path()).unwrap().layout(), Some(&(vec![4, 5, 6], vec![7, 8])));
+    }
+
+    #[test]
+    fn errors_say_what_was_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let message = |path: &Path| Folder::open(path).unwrap_err().to_string();
+        assert!(message(dir.path()).ends_with("found no files at all"));
+        for i in 0..12 {
+            fs::write(dir.path().join(format!("{i}.txt")), "").unwrap();
+        }
+        fs::write(dir.path().join("x.TIF"), "").unwrap();
+        assert!(message(dir.path()).ends_with("found 12 .txt files and 1 .tif file"));
+        assert!(message(&dir.path().join("0.txt")).contains("is a file"));
+        assert!(message(&dir.path().join("none")).starts_with("no folder"));
+    }
+}

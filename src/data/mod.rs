@@ -1,0 +1,41 @@
+//! Where images come from and how they become batches: everything between a folder and `[N, C, H, W]` numbers.
+//!
+//! | file | idea |
+//! | --- | --- |
+//! | [`decode`] | bytes of a JPEG or PNG → [`Image`], or the reason why not |
+//! | [`folder`], [`source`] | lists of images: a folder, the generated `wirebond` set, or anything that implements [`Source`] |
+//! | [`dataset`] | a [`Dataset`]: a view (subset, split) of a source, with one cache and one list of skipped files |
+//! | [`normalization`] | means and standard deviations, looked up or measured |
+//! | [`augment`] | crops, flips and resizing, equal to Pillow's and torchvision's |
+//! | [`loader`], [`val_loader`] | batches, prepared ahead by threads, each a pure function of its position |
+//!
+//! Batches are plain `Vec<f32>`; nothing here knows libtorch. Every random choice is keyed ([`crate::random`]), so neither
+//! the number of workers, nor the cache, nor what was asked for before changes a single value.
+
+pub mod augment;
+mod cache;
+pub mod dataset;
+pub mod decode;
+pub mod error;
+pub mod folder;
+pub mod image;
+pub mod loader;
+pub mod normalization;
+mod prefetch;
+mod skips;
+pub mod source;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod val_loader;
+pub mod wirebond;
+
+pub use augment::{Crop, Transform, normalize_into};
+pub use dataset::{Dataset, Spec};
+pub use decode::{DecodeError, decode, with_channels};
+pub use error::DataError;
+pub use folder::Folder;
+pub use image::Image;
+pub use loader::{Batch, Loader, LoaderConfig, default_workers};
+pub use normalization::Normalization;
+pub use source::{Source, Wirebond};
+pub use val_loader::ValLoader;

@@ -1,0 +1,174 @@
+//! Where a script's runs go: one run is a directory of its own; several share a parent with an `index.json`.
+//!
+//! A script does not say beforehand how many runs it makes, so the first one's directory becomes a child when the second
+//! one starts. Resuming runs the script again from its top: each `run::start` finds its directory by its place in the order.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::checkpoint::replace_file;
+use super::error::At;
+use super::{TrainError, TrainResult};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Entry {
+    name: String,
+    dir: String,
+}
+
+/// What `index.json` of a parent holds, beside what is needed to run the script again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Index {
+    runs: Vec<Entry>,
+    #[serde(flatten)]
+    about: Map<String, Value>,
+}
+
+/// A script's text and its modules', by key.
+pub type Sources = Vec<(String, String)>;
+
+pub struct Experiment {
+    /// The single run's directory, or the parent of several.
+    root: PathBuf,
+    /// Facts for `index.json`: script, arguments, seed.
+    about: Map<String, Value>,
+    sources: Sources,
+    index: Index,
+    /// How many runs this process has started.
+    started: usize,
+}
+
+impl Experiment {
+    /// A new experiment `runs/<stamp>-<stem>`; nothing is written yet.
+    pub fn new(runs: &Path, stamp: &str, stem: &str, about: Map<String, Value>, sources: Sources) -> Self {
+        let mut root = runs.join(format!("{stamp}-{stem}"));
+        for n in 2.. {
+            if !root.exists() {
+                break;
+            }
+            root = runs.join(format!("{stamp}-{stem}-{n}"));
+        }
+        Self { root, about, sources, index: Index::default(), started: 0 }
+    }
+
+    /// Carries on with what `root` holds.
+    pub fn resume(root: &Path, about: Map<String, Value>, sources: Sources) -> TrainResult<Self> {
+        let path = root.join("index.json");
+        let index = match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|err| TrainError::broken(&path, err))?,
+            Err(_) => Index::default(),
+        };
+        Ok(Self { root: root.to_owned(), about, sources, index, started: 0 })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory of the next `run::start`, and whether it exists already.
+    ///
+    /// Errors: the disk's; or a script that asks for other runs than the one that is being resumed.
+    pub fn next(&mut self, name: &str) -> TrainResult<(PathBuf, bool)> {
+        let place = self.started;
+        self.started += 1;
+        if let Some(entry) = self.index.runs.get(place) {
+            if entry.name != name {
+                let problem = format!("run {} was \"{}\", the script now calls it \"{name}\"", place + 1, entry.name);
+                return Err(TrainError::broken(&self.root, problem));
+            }
+            return Ok((self.root.join(&entry.dir), true));
+        }
+        if place == 0 {
+            let exists = self.root.join("run.json").exists();
+            fs::create_dir_all(&self.root).at(&self.root)?;
+            return Ok((self.root.clone(), exists));
+        }
+        if place == 1 && self.index.runs.is_empty() {
+            self.become_parent()?;
+        }
+        let dir = child(place, name);
+        self.index.runs.push(Entry { name: name.to_owned(), dir: dir.clone() });
+        self.write_index()?;
+        let path = self.root.join(dir);
+        let exists = path.join("run.json").exists();
+        fs::create_dir_all(&path).at(&path)?;
+        Ok((path, exists))
+    }
+
+    /// Where run number `place` (from 0) lies now: the first one moves when the second starts.
+    pub fn path_of(&self, place: usize) -> PathBuf {
+        self.index.runs.get(place).map_or_else(|| self.root.clone(), |entry| self.root.join(&entry.dir))
+    }
+
+    /// How many runs were started so far.
+    pub fn started(&self) -> usize {
+        self.started
+    }
+
+    fn become_parent(&mut self) -> TrainResult<()> {
+        let run: Value = fs::read(self.root.join("run.json"))
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default();
+        let name = run["name"].as_str().unwrap_or("run").to_owned();
+        let aside = self.root.with_extension("moving");
+        fs::rename(&self.root, &aside).at(&self.root)?;
+        fs::create_dir_all(&self.root).at(&self.root)?;
+        let dir = child(0, &name);
+        fs::rename(&aside, self.root.join(&dir)).at(&aside)?;
+        self.index = Index { runs: vec![Entry { name, dir }], about: self.about.clone() };
+        write_sources(&self.root, &self.sources)?;
+        self.write_index()
+    }
+
+    fn write_index(&self) -> TrainResult<()> {
+        let path = self.root.join("index.json");
+        let text = serde_json::to_vec_pretty(&self.index).map_err(|err| TrainError::broken(&path, err))?;
+        replace_file(&path, &text)
+    }
+}
+
+fn child(place: usize, name: &str) -> String {
+    let safe: String = name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    format!("{}-{}", place + 1, safe.trim_matches(['-', '.']))
+}
+
+/// Writes `script.rhai` (the first source) and `modules/` into a run directory.
+pub fn write_sources(root: &Path, sources: &Sources) -> TrainResult<()> {
+    for (i, (key, text)) in sources.iter().enumerate() {
+        let path = if i == 0 { root.join("script.rhai") } else { root.join("modules").join(key).with_extension("rhai") };
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).at(parent)?;
+        }
+        fs::write(&path, text).at(&path)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_run_makes_a_parent_and_resuming_finds_both() {
+        let runs = tempfile::tempdir().unwrap();
+        let sources = vec![("a.rhai".to_owned(), "let x = 1;".to_owned())];
+        let mut experiment = Experiment::new(runs.path(), "now", "try", Map::new(), sources.clone());
+        let (first, exists) = experiment.next("plain").unwrap();
+        assert!(!exists && first == experiment.root());
+        fs::write(first.join("run.json"), r#"{"name":"plain"}"#).unwrap();
+        let (second, exists) = experiment.next("all of it").unwrap();
+        assert!(!exists && second.ends_with("2-all-of-it"));
+        assert!(experiment.path_of(0).join("run.json").exists());
+        assert!(experiment.root().join("script.rhai").exists());
+
+        let mut again = Experiment::resume(experiment.root(), Map::new(), sources).unwrap();
+        assert_eq!(again.next("plain").unwrap(), (experiment.path_of(0), true));
+        assert!(again.next("another name").is_err());
+        let other = Experiment::new(runs.path(), "now", "try", Map::new(), Vec::new());
+        assert!(other.root().ends_with("now-try-2"));
+    }
+}

@@ -1,0 +1,99 @@
+//! Pictures a person looks at: originals, what the encoder saw, and what the model made of it, side by side.
+
+use std::path::Path;
+
+use image::{ImageFormat, RgbImage};
+use tch::{Device, Kind, Tensor};
+
+use super::error::At;
+use super::{TrainError, TrainResult};
+
+/// Pixels between the tiles, and their gray.
+const GAP: u32 = 4;
+const GAP_GRAY: u8 = 255;
+/// Tiles smaller than this are enlarged by a whole factor, so that patches can be told apart.
+const MIN_TILE: u32 = 128;
+
+/// A grid of images, all of one size; rows of tiles from top to bottom.
+pub struct Picture {
+    /// `[C, H, W]` each, values 0 to 255.
+    rows: Vec<Vec<Tensor>>,
+}
+
+impl Picture {
+    /// A row per image: original, visible patches on gray, reconstruction. With two channels a row for each.
+    /// Shapes: `images`, `pasted` `[N, C, H, W]` normalized; `mask [N, L]`, 1 = removed; `mean`, `std` of each channel.
+    pub fn reconstruction(
+        images: &Tensor,
+        pasted: &Tensor,
+        mask: &Tensor,
+        patch_size: i64,
+        (mean, std): (&[f32], &[f32]),
+    ) -> TrainResult<Self> {
+        let (n, c, h, w) = images.size4()?;
+        let per_channel = |values: &[f32]| Tensor::f_from_slice(values)?.f_view([1, c, 1, 1]);
+        let (mean, std) = (per_channel(mean)?, per_channel(std)?);
+        let pixels = |t: &Tensor| -> TrainResult<Tensor> {
+            let t = t.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+            Ok(t.f_mul(&std)?.f_add(&mean)?.f_mul_scalar(255.0)?.f_clamp(0.0, 255.0)?)
+        };
+        let grid = mask.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_view([n, 1, h / patch_size, w / patch_size])?;
+        let removed = grid.f_upsample_nearest2d([h, w], None, None)?;
+        let (images, pasted) = (pixels(images)?, pixels(pasted)?);
+        let gray = images.f_full_like(128.0)?;
+        let seen = images.f_add(&gray.f_sub(&images)?.f_mul(&removed)?)?;
+        let mut rows = Vec::new();
+        for i in 0..n {
+            let tiles = [&images, &seen, &pasted].map(|t| t.get(i));
+            if c == 2 {
+                rows.extend((0..c).map(|channel| tiles.iter().map(|t| t.narrow(0, channel, 1)).collect()));
+            } else {
+                rows.push(tiles.into());
+            }
+        }
+        Ok(Self { rows })
+    }
+
+    fn render(&self) -> TrainResult<RgbImage> {
+        let (mut tiles, mut size) = (Vec::new(), (0, 0));
+        for row in &self.rows {
+            for tile in row {
+                let (c, h, w) = tile.size3()?;
+                let rgb = if c == 3 { tile.shallow_clone() } else { tile.f_narrow(0, 0, 1)?.f_expand([3, h, w], false)? };
+                let bytes = rgb.f_round()?.f_to_kind(Kind::Uint8)?.f_permute([1, 2, 0])?.f_contiguous()?;
+                let bytes = Vec::<u8>::try_from(bytes.f_view([-1])?)?;
+                size = (w as u32, h as u32);
+                tiles.extend(RgbImage::from_raw(size.0, size.1, bytes));
+            }
+        }
+        let zoom = MIN_TILE.div_ceil(size.0.max(1)).max(1);
+        let (tile_w, tile_h) = (size.0 * zoom, size.1 * zoom);
+        let columns = self.rows.first().map_or(0, Vec::len) as u32;
+        let mut canvas = RgbImage::from_pixel(
+            columns * (tile_w + GAP) + GAP,
+            self.rows.len() as u32 * (tile_h + GAP) + GAP,
+            image::Rgb([GAP_GRAY; 3]),
+        );
+        for (i, tile) in tiles.iter().enumerate() {
+            let (x, y) = (i as u32 % columns * (tile_w + GAP) + GAP, i as u32 / columns * (tile_h + GAP) + GAP);
+            let large = image::imageops::resize(tile, tile_w, tile_h, image::imageops::FilterType::Nearest);
+            image::imageops::replace(&mut canvas, &large, i64::from(x), i64::from(y));
+        }
+        Ok(canvas)
+    }
+
+    /// The picture as PNG, with its width and height in pixels.
+    pub fn png(&self) -> TrainResult<(Vec<u8>, u32, u32)> {
+        let canvas = self.render()?;
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        canvas
+            .write_to(&mut bytes, ImageFormat::Png)
+            .map_err(|err| TrainError::Config(format!("could not encode a picture: {err}")))?;
+        Ok((bytes.into_inner(), canvas.width(), canvas.height()))
+    }
+}
+
+/// Writes a picture's PNG.
+pub fn write(path: &Path, png: &[u8]) -> TrainResult<()> {
+    std::fs::write(path, png).at(path)
+}

@@ -1,0 +1,426 @@
+//! A run: its directory, its clock, its checkpoints. Everything a training loop does between two steps.
+//!
+//! The clock counts training alone: it runs from [`Run::begin_step`] to [`Run::end_step`], less what happens under
+//! [`Run::pause`] (validation, pictures). A checkpoint holds how long each log was when it was saved, so that resuming
+//! cuts them back to it and the files end as if the run had never stopped.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use tch::Tensor;
+
+use super::checkpoint::{Slot, replace_file};
+use super::error::At;
+use super::metrics::{LineLog, last_line};
+use super::optimizer::AdamW;
+use super::pictures::{self, Picture};
+use super::tensorboard::{self, EventWriter};
+use super::{TrainError, TrainResult};
+use crate::nn::Registry;
+
+/// How a run ended, or that it has not; as `run.json` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Running,
+    Done,
+    Interrupted,
+    Diverged,
+    Failed,
+}
+
+/// The lowest validation loss so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    pub val_loss: f64,
+    pub step: u64,
+}
+
+/// `state.json` of a checkpoint.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct State {
+    /// Updates done.
+    step: u64,
+    wall_s: f64,
+    best: Option<Best>,
+    metrics_bytes: u64,
+    layers_bytes: u64,
+    /// Decorrelated layers whose R no longer changes.
+    frozen: Vec<String>,
+    lr_fraction: f64,
+    /// Files that could not be read up to here, with the reason.
+    skipped: Vec<(String, String)>,
+}
+
+/// What a run is started with.
+pub struct Setup {
+    /// The run directory; it exists.
+    pub dir: PathBuf,
+    pub model: Rc<Registry>,
+    pub optimizer: Rc<AdamW>,
+    /// Facts for `run.json`: name, arguments, recipe, seed, versions, device.
+    pub record: Map<String, Value>,
+    pub images_per_step: u64,
+    pub steps_per_epoch: u64,
+    /// Steps between two lines of `metrics.jsonl`.
+    pub log_every: u64,
+    /// Steps between two validations; 0 validates at the end only.
+    pub validate_every: u64,
+    /// Steps between two saves of `checkpoints/last`.
+    pub save_every: u64,
+}
+
+/// A step's line of `metrics.jsonl`, as it collects.
+#[derive(Default)]
+struct Line {
+    fields: Map<String, Value>,
+}
+
+pub struct Run {
+    setup: Setup,
+    step: u64,
+    total: u64,
+    wall: Duration,
+    since: Option<Instant>,
+    best: Option<Best>,
+    line: Line,
+    metrics: LineLog,
+    layers: LineLog,
+    events: EventWriter,
+    skipped: Vec<(String, String)>,
+    /// Step and clock of the line before, for images per second.
+    last_logged: (u64, Duration),
+    started: Instant,
+    resumed_at: Option<u64>,
+}
+
+impl Run {
+    /// Starts in an empty directory, or restores what its last checkpoint holds: model, optimizer, step, clock.
+    ///
+    /// Errors: [`TrainError::Broken`] for a checkpoint that is not whole or does not fit the model.
+    pub fn start(mut setup: Setup) -> TrainResult<Self> {
+        for (name, value) in [("log_every", setup.log_every), ("save_every", setup.save_every)] {
+            if value == 0 {
+                return Err(TrainError::Config(format!("{name}: expected 1 or more steps, got 0")));
+            }
+        }
+        for folder in ["checkpoints", "tensorboard", "pictures"] {
+            let path = setup.dir.join(folder);
+            fs::create_dir_all(&path).at(&path)?;
+        }
+        let found = Slot::new(&setup.dir.join("checkpoints"), "last").load::<State>()?;
+        let resumed_at = found.as_ref().map(|(.., state)| state.step);
+        let state = match found {
+            Some((model, optimizer, state)) => {
+                let place = setup.dir.join("checkpoints/last/model.safetensors");
+                setup.model.load_state(&model).map_err(|err| TrainError::broken(&place, err))?;
+                setup.optimizer.load_state(&optimizer)?;
+                setup.model.set_lr_fraction(state.lr_fraction);
+                setup.model.set_frozen(&state.frozen);
+                state
+            }
+            None => State { lr_fraction: 1.0, ..State::default() },
+        };
+        let lost = account_for_loss(&setup.dir, &state, &mut setup.record);
+        if lost > 0.0 {
+            setup.record.insert("lost_s".to_owned(), json!(lost));
+        }
+        let metrics = LineLog::open(&setup.dir.join("metrics.jsonl"), state.metrics_bytes)?;
+        let layers = LineLog::open(&setup.dir.join("layers.jsonl"), state.layers_bytes)?;
+        let events = open_events(&setup.dir.join("tensorboard"), state.step)?;
+        let wall = Duration::from_secs_f64(state.wall_s);
+        let mut run = Self {
+            step: state.step,
+            total: state.step,
+            wall,
+            since: None,
+            best: state.best,
+            line: Line::default(),
+            metrics,
+            layers,
+            events,
+            skipped: state.skipped,
+            last_logged: (state.step, wall),
+            started: Instant::now(),
+            resumed_at,
+            setup,
+        };
+        run.write_record(Status::Running)?;
+        Ok(run)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.setup.dir
+    }
+
+    /// The directory has been moved: the first of several runs becomes a child of their parent.
+    pub fn set_dir(&mut self, dir: PathBuf) {
+        self.setup.dir = dir;
+    }
+
+    /// Updates done.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Steps this run is to have in all.
+    pub fn set_total(&mut self, total: u64) {
+        self.total = total;
+    }
+
+    /// Whole epochs done.
+    pub fn epoch(&self) -> u64 {
+        self.step / self.setup.steps_per_epoch.max(1)
+    }
+
+    pub fn best(&self) -> Option<Best> {
+        self.best
+    }
+
+    /// The step a checkpoint was found at, if the run was resumed.
+    pub fn resumed_at(&self) -> Option<u64> {
+        self.resumed_at
+    }
+
+    pub fn model(&self) -> &Rc<Registry> {
+        &self.setup.model
+    }
+
+    /// Seconds of training so far.
+    pub fn wall_s(&self) -> f64 {
+        (self.wall + self.since.map_or(Duration::ZERO, |since| since.elapsed())).as_secs_f64()
+    }
+
+    /// Files left out so far, as the last checkpoint had them: hand them back to the dataset when resuming.
+    pub fn skipped(&self) -> &[(String, String)] {
+        &self.skipped
+    }
+
+    /// Whether the line of step `step` (counted from 0) will be written, so that its figures are worth reading.
+    pub fn log_due(&self, step: u64) -> bool {
+        step == 0 || (step + 1).is_multiple_of(self.setup.log_every) || self.validation_due(step)
+    }
+
+    /// Whether step `step` (counted from 0) is to be validated: every so many steps, and the last.
+    pub fn validation_due(&self, step: u64) -> bool {
+        step + 1 == self.total || (self.setup.validate_every > 0 && (step + 1).is_multiple_of(self.setup.validate_every))
+    }
+
+    pub fn begin_step(&mut self) {
+        self.since = Some(Instant::now());
+    }
+
+    /// Stops the clock; the device has finished first, so that its work is counted where it belongs.
+    pub fn pause(&mut self) {
+        if let Some(since) = self.since.take() {
+            if let tch::Device::Cuda(index) = self.setup.model.device() {
+                tch::Cuda::synchronize(index as i64);
+            }
+            self.wall += since.elapsed();
+        }
+    }
+
+    /// Starts the clock again after [`Run::pause`].
+    pub fn resume_clock(&mut self) {
+        self.since = Some(Instant::now());
+    }
+
+    /// Adds figures to this step's line.
+    pub fn log(&mut self, fields: Map<String, Value>) {
+        self.line.fields.extend(fields);
+    }
+
+    /// Adds a line to `layers.jsonl`: every decorrelated layer's figures at its last update.
+    pub fn log_layers(&mut self) -> TrainResult<()> {
+        let metrics = self.setup.model.layer_metrics()?;
+        if metrics.is_empty() {
+            return Ok(());
+        }
+        let layers: Map<String, Value> = metrics.into_iter().map(|(name, metrics)| (name, json!(metrics))).collect();
+        self.layers.append(&json!({ "step": self.step + 1, "epoch": self.epoch_at(self.step + 1), "layers": layers }))
+    }
+
+    /// Saves a picture under `pictures/` and in TensorBoard.
+    pub fn picture(&mut self, name: &str, picture: &Picture) -> TrainResult<PathBuf> {
+        let (png, width, height) = picture.png()?;
+        let path = self.setup.dir.join("pictures").join(format!("{name}-{:06}.png", self.step));
+        pictures::write(&path, &png)?;
+        let at = self.setup.dir.join("tensorboard");
+        self.events.image(name, &png, width, height, 3, self.step, seconds_since_1970()).at(&at)?;
+        Ok(path)
+    }
+
+    /// Ends a step: stops the clock, writes its line if it is due, saves if it is time. Returns the line that was written.
+    ///
+    /// Errors: [`TrainError::Diverged`] for a loss or a weight that is not finite; the last good checkpoint is kept.
+    pub fn end_step(&mut self) -> TrainResult<Option<Map<String, Value>>> {
+        self.pause();
+        let due = self.log_due(self.step);
+        self.step += 1;
+        let fields = std::mem::take(&mut self.line.fields);
+        let written = if due { Some(self.write_line(fields)?) } else { None };
+        let improved = match written.as_ref().and_then(|line| line.get("val_loss")).and_then(Value::as_f64) {
+            Some(val_loss) if self.best.is_none_or(|best| val_loss < best.val_loss) => {
+                self.best = Some(Best { val_loss, step: self.step });
+                true
+            }
+            _ => false,
+        };
+        if improved {
+            self.save("best")?;
+        }
+        if self.step == self.total || self.step.is_multiple_of(self.setup.save_every) {
+            self.save("last")?;
+        }
+        Ok(written)
+    }
+
+    fn write_line(&mut self, fields: Map<String, Value>) -> TrainResult<Map<String, Value>> {
+        for (name, value) in &fields {
+            if value.is_null() {
+                // JSON has no NaN: a figure that is not finite arrives as null.
+                let hint = "a smaller lr or decor_lr, or a longer warm-up, would help";
+                return Err(TrainError::Diverged(format!("{name} is not finite at step {}; {hint}", self.step)));
+            }
+        }
+        let (step_before, wall_before) = self.last_logged;
+        let seconds = (self.wall - wall_before).as_secs_f64();
+        let images = (self.step - step_before) * self.setup.images_per_step;
+        self.last_logged = (self.step, self.wall);
+        let mut line = Map::new();
+        line.insert("step".to_owned(), json!(self.step));
+        line.insert("epoch".to_owned(), json!(self.epoch_at(self.step)));
+        line.insert("wall_s".to_owned(), json!(rounded(self.wall.as_secs_f64(), 1e3)));
+        line.extend(fields);
+        if seconds > 0.0 && images > 0 {
+            line.insert("images_per_s".to_owned(), json!(rounded(images as f64 / seconds, 1e1)));
+        }
+        self.metrics.append(&line)?;
+        let (wall_time, at) = (seconds_since_1970(), self.setup.dir.join("tensorboard"));
+        for (name, value) in line.iter().filter(|(name, _)| *name != "step") {
+            if let Some(value) = value.as_f64() {
+                self.events.scalar(name, value as f32, self.step, wall_time).at(&at)?;
+            }
+        }
+        self.events.flush().at(&at)?;
+        Ok(line)
+    }
+
+    fn epoch_at(&self, step: u64) -> f64 {
+        rounded(step as f64 / self.setup.steps_per_epoch.max(1) as f64, 1e4)
+    }
+
+    /// Saves a checkpoint under `name`.
+    ///
+    /// Errors: [`TrainError::Diverged`] if a value is not finite: nothing is saved.
+    pub fn save(&mut self, name: &str) -> TrainResult<()> {
+        self.metrics.sync()?;
+        self.layers.sync()?;
+        let model = &self.setup.model;
+        let state = State {
+            step: self.step,
+            wall_s: self.wall.as_secs_f64(),
+            best: self.best,
+            metrics_bytes: self.metrics.bytes(),
+            layers_bytes: self.layers.bytes(),
+            frozen: model.decorrelated().iter().filter(|l| l.is_frozen()).map(|l| l.name().to_owned()).collect(),
+            lr_fraction: model.lr_fraction(),
+            skipped: self.skipped.clone(),
+        };
+        let slot = Slot::new(&self.setup.dir.join("checkpoints"), name);
+        slot.save(&model.state(), &self.setup.optimizer.state(), &state).map_err(|err| match err {
+            TrainError::Diverged(what) => TrainError::Diverged(format!("{what} at step {}", self.step)),
+            err => err,
+        })
+    }
+
+    /// Writes `skipped.csv`, and remembers the files for the next checkpoint.
+    pub fn set_skipped(&mut self, skipped: Vec<(String, String)>) -> TrainResult<()> {
+        if skipped != self.skipped {
+            let mut text = String::from("file,reason\n");
+            for (file, reason) in &skipped {
+                text.push_str(&format!("{},{}\n", csv_field(file), csv_field(reason)));
+            }
+            replace_file(&self.setup.dir.join("skipped.csv"), text.as_bytes())?;
+            self.skipped = skipped;
+        }
+        Ok(())
+    }
+
+    /// Adds a fact to `run.json`.
+    pub fn note(&mut self, key: &str, value: Value) -> TrainResult<()> {
+        self.setup.record.insert(key.to_owned(), value);
+        self.write_record(Status::Running)
+    }
+
+    /// Ends the run and says how.
+    pub fn finish(&mut self, status: Status) -> TrainResult<()> {
+        self.pause();
+        self.write_record(status)
+    }
+
+    fn write_record(&mut self, status: Status) -> TrainResult<()> {
+        let mut record = self.setup.record.clone();
+        record.insert("status".to_owned(), json!(status));
+        record.insert("step".to_owned(), json!(self.step));
+        record.insert("steps".to_owned(), json!(self.total));
+        record.insert("wall_s".to_owned(), json!(rounded(self.wall.as_secs_f64(), 1e3)));
+        record.insert("elapsed_s".to_owned(), json!(rounded(self.started.elapsed().as_secs_f64(), 1e3)));
+        if let Some(best) = self.best {
+            record.insert("best".to_owned(), json!(best));
+        }
+        let path = self.setup.dir.join("run.json");
+        let text = serde_json::to_vec_pretty(&record).map_err(|err| TrainError::broken(&path, err))?;
+        replace_file(&path, &text)
+    }
+}
+
+/// Seconds of training that a kill has lost, this time and before: they were logged, but no checkpoint holds them.
+fn account_for_loss(dir: &Path, state: &State, record: &mut Map<String, Value>) -> f64 {
+    let before: Value =
+        fs::read(dir.join("run.json")).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    if let Some(started) = before.get("started") {
+        record.insert("started".to_owned(), started.clone());
+    }
+    let logged = last_line(&dir.join("metrics.jsonl")).and_then(|line| line["wall_s"].as_f64()).unwrap_or(0.0);
+    let lost = before["lost_s"].as_f64().unwrap_or(0.0) + (logged - state.wall_s).max(0.0);
+    rounded(lost, 1e3)
+}
+
+/// The run's event file, cut back to `step`; a new one if there is none.
+fn open_events(folder: &Path, step: u64) -> TrainResult<EventWriter> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).at(folder)?.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    match files.into_iter().next() {
+        Some(path) => {
+            tensorboard::truncate_after(&path, step).at(&path)?;
+            EventWriter::append(&path).at(&path)
+        }
+        None => EventWriter::create(folder, seconds_since_1970(), "dbp-host").at(folder),
+    }
+}
+
+/// A loss still on the device, read now; `null` if it is not finite.
+pub fn read_scalar(value: &Tensor) -> TrainResult<Value> {
+    Ok(json!(value.f_double_value(&[])?))
+}
+
+fn seconds_since_1970() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+fn rounded(value: f64, scale: f64) -> f64 {
+    (value * scale).round() / scale
+}
+
+fn csv_field(text: &str) -> String {
+    if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+}

@@ -1,3 +1,11 @@
+//! Vision pre-training experiments as short Rhai scripts on libtorch: decorrelated back-propagation (DBP) inside masked
+//! autoencoders, after "Decorrelation Speeds Up Vision Transformers" (arXiv:2510.14657).
+//!
+//! Modules import one way: `host → train → {nn, data} → libtorch`; [`random`] stands below all of them.
+//! `ARCHITECTURE.md` says why, and `tests/architecture.rs` holds it.
+
+pub mod data;
+pub mod host;
 pub mod libtorch;
 pub mod nn;
 pub mod random;

@@ -1,1 +1,111 @@
-fn main(){}
+//! The command line: what can be asked for, in clap's types, and one short function per subcommand.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use dbp_host::host::device::DeviceChoice;
+use dbp_host::host::{self, Options};
+
+/// Runs vision pre-training experiments written as short Rhai scripts.
+///
+/// Rust and libtorch do the work; the script says what the experiment is. For example:
+///
+///     dbp-host scripts/pretrain.rhai --set recipe=tiny --set data=photos/ --device auto
+///
+/// Exit codes: 0 done; 1 the script or its data is wrong; 2 bad command line; 3 training diverged; 4 the machine failed;
+/// 130 interrupted.
+#[derive(Parser)]
+#[command(version, verbatim_doc_comment)]
+struct Cli {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(clap::Args)]
+struct RunArgs {
+    /// Script to run; not needed with --resume
+    script: Option<PathBuf>,
+
+    /// Give a script parameter its value; text, or JSON where the default is not text
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_set)]
+    set: Vec<(String, String)>,
+
+    /// Folder that run directories are made in
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+
+    /// Where tensors live: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+
+    /// Seed of all randomness, over the script's own
+    ///
+    /// Two runs with the same seed, script and data on the CPU end in the same numbers, bit for bit.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// Carry on with a run, from its saved script and last checkpoint
+    #[arg(long, value_name = "RUN")]
+    resume: Option<PathBuf>,
+
+    /// Processor threads for libtorch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+
+    /// Let the script read this folder too; it reads its own folder, datasets/ and what --set names
+    #[arg(long, value_name = "DIR")]
+    allow_read: Vec<PathBuf>,
+
+    /// Script operations allowed from one training step to the next
+    #[arg(long, value_name = "N", default_value_t = Options::MAX_OPERATIONS)]
+    max_operations: u64,
+
+    /// Largest tensor a script may make, in bytes
+    #[arg(long, value_name = "N", default_value_t = Options::MAX_TENSOR_BYTES)]
+    max_tensor_bytes: u64,
+}
+
+fn main() -> ExitCode {
+    let code = run(Cli::parse().run);
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+fn run(args: RunArgs) -> i32 {
+    let script = match (args.script, &args.resume) {
+        (Some(_), Some(_)) => {
+            usage(ErrorKind::ArgumentConflict, "--resume runs the script saved in the run: leave SCRIPT out")
+        }
+        (None, None) => usage(ErrorKind::MissingRequiredArgument, "name the script to run, or a run to --resume"),
+        (Some(script), None) => script,
+        (None, Some(run)) => run.join("script.rhai"),
+    };
+    let device = match args.device.resolve() {
+        Ok(device) => device,
+        Err(err) => return host::report(&err.into()),
+    };
+    host::run(Options {
+        script,
+        set: args.set,
+        runs: args.runs,
+        device,
+        seed: args.seed,
+        resume: args.resume,
+        threads: args.threads.map(usize::from),
+        allow_read: args.allow_read,
+        max_operations: args.max_operations,
+        max_tensor_bytes: args.max_tensor_bytes,
+    })
+}
+
+fn usage(kind: ErrorKind, message: &str) -> ! {
+    Cli::command().error(kind, message).exit()
+}
+
+fn parse_set(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    match name.trim() {
+        "" => Err("expected a name before `=`".into()),
+        name => Ok((name.to_owned(), value.to_owned())),
+    }
+}

@@ -34,6 +34,7 @@ fn the_sources_keep_the_house_rules() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     read_sources(&root.join("src"), "src", &mut files);
+    assert!(!files.is_empty(), "no sources under {}", root.display());
     let offenses = check(&files);
     assert!(offenses.is_empty(), "{} offenses against DESIGN.md, section 1:\n{}", offenses.len(), offenses.join("\n"));
     for (table, _) in TABLES {
@@ -95,10 +96,7 @@ fn check_file(path: &str, text: &str) -> Vec<String> {
             report(line, "`rhai` outside src/host: nothing below host knows that scripts exist".to_owned());
         }
         if top != "libtorch" && token.text == "unsafe" {
-            report(
-                line,
-                "`unsafe` outside src/libtorch: what needs it belongs into the one place that is audited".to_owned(),
-            );
+            report(line, "`unsafe` outside src/libtorch: what needs it belongs into the one audited place".to_owned());
         }
         if ["report", "energy"].contains(&top) {
             for name in ["tch", "torch_sys"] {
@@ -107,11 +105,12 @@ fn check_file(path: &str, text: &str) -> Vec<String> {
                 }
             }
         }
-        if top == "nn" && !in_tests.contains(&line) {
-            if let Some(what) = world_access(&tokens, i) {
-                let reason = "nn opens no file and reads no clock: a model is a function of its inputs and seed";
-                report(line, format!("`{what}` in src/nn: {reason}"));
-            }
+        if top == "nn"
+            && !in_tests.contains(&line)
+            && let Some(what) = world_access(&tokens, i)
+        {
+            let reason = "nn opens no file and reads no clock: a model is a function of its inputs and seed";
+            report(line, format!("`{what}` in src/nn: {reason}"));
         }
     }
     let lines = text.lines().count();
@@ -129,19 +128,16 @@ fn check_import(top: &str, allowed: &[&str], target: &str) -> Option<String> {
         return None;
     }
     if target == "*" {
-        return Some(format!(
-            "`{top}` imports everything from the crate's root: name the module, so that the order of modules can be checked"
-        ));
+        let reason = "name the module, so that the order of modules can be checked";
+        return Some(format!("`{top}` imports everything from the crate's root: {reason}"));
     }
     if IMPORTS.iter().any(|(name, _)| *name == target) {
         let list = if allowed.is_empty() { "nothing".to_owned() } else { format!("only {}", allowed.join(", ")) };
-        return Some(format!(
-            "`{top}` imports `{target}`, but may import {list}: main → host → {{train, report}} → {{nn, data, energy}} → libtorch"
-        ));
+        let order = "main → host → {train, report} → {nn, data, energy} → libtorch";
+        return Some(format!("`{top}` imports `{target}`, but may import {list}: {order}"));
     }
-    Some(format!(
-        "`{top}` names `{target}` from the crate's root: name the module it comes from, or give a new module a row in IMPORTS"
-    ))
+    let advice = "name the module it comes from, or give a new module a row in IMPORTS";
+    Some(format!("`{top}` names `{target}` from the crate's root: {advice}"))
 }
 
 /// What at token `i` reaches for files or clocks.
@@ -229,6 +225,8 @@ fn blank(text: &str) -> String {
 fn literal_end(chars: &[char], i: usize) -> usize {
     let at = |k: usize| chars.get(k).copied().unwrap_or('\0');
     let word_before = i > 0 && (chars[i - 1].is_alphanumeric() || chars[i - 1] == '_');
+    // `br"…"` and `cr"…"`.
+    let prefixed = i > 0 && ['b', 'c'].contains(&chars[i - 1]);
     match (at(i), at(i + 1)) {
         ('/', '/') => (i..chars.len()).find(|&k| chars[k] == '\n').unwrap_or(chars.len()),
         ('/', '*') => {
@@ -246,10 +244,8 @@ fn literal_end(chars: &[char], i: usize) -> usize {
             chars.len()
         }
         ('"', _) => quoted_end(chars, i + 1, '"'),
-        // A raw string; `b` and `c` in front of one are left standing as a word, which does no harm.
-        ('r', '"' | '#')
-            if !word_before || ["b", "c"].iter().any(|p| chars[..i].ends_with(&[p.chars().next().unwrap_or(' ')])) =>
-        {
+        // A raw string; a `b` or `c` in front of one is left standing as a word, which does no harm.
+        ('r', '"' | '#') if !word_before || prefixed => {
             let hashes = (i + 1..).take_while(|&k| at(k) == '#').count();
             if at(i + 1 + hashes) != '"' {
                 return i; // A raw identifier.
@@ -313,7 +309,8 @@ fn imports(tokens: &[Token], module: &Module) -> Vec<(usize, String)> {
     found
 }
 
-/// Follows a path from token `i`, a `::` or what ends the path; pushes every path it leads to, and answers where it ends.
+/// Follows a path from token `i`, a `::` or what ends the path; pushes every path it leads to, and answers where it
+/// ends.
 fn follow(tokens: &[Token], mut i: usize, base: &[String], paths: &mut Vec<(usize, Vec<String>)>) -> usize {
     let mut path = base.to_vec();
     let mut line = tokens.get(i).map_or(0, |token| token.line);
@@ -376,11 +373,13 @@ fn names_crate(tokens: &[Token], i: usize, name: &str) -> bool {
 
 /// Whether token `i` is a later part of a path, as `b` in `a::b`. (A leading `::`, as in `::rhai`, starts one.)
 fn is_path_tail(tokens: &[Token], i: usize) -> bool {
-    let word = |token: &Token| token.text.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '>');
-    i >= 2
-        && tokens[i - 1].text == "::"
-        && word(&tokens[i - 2])
-        && !["use", "pub", "return"].contains(&tokens[i - 2].text.as_str())
+    if i < 2 || tokens[i - 1].text != "::" {
+        return false;
+    }
+    let before = tokens[i - 2].text.as_str();
+    let arrow = before == ">" && i > 2 && tokens[i - 3].text == "-";
+    let word = before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '>');
+    word && !arrow && !["use", "pub", "return"].contains(&before)
 }
 
 fn next_is(tokens: &[Token], i: usize, text: &str) -> bool {
@@ -411,8 +410,10 @@ fn test_lines(tokens: &[Token]) -> std::collections::HashSet<usize> {
     lines
 }
 
-/// Made-up files: (path, text, what must be reported: line and a part of the message; none for a file without fault).
-const CASES: &[(&str, &str, &[(usize, &str)])] = &[
+/// A made-up file: path, text, and what must be reported (line, part of the message); nothing for a file without fault.
+type Case = (&'static str, &'static str, &'static [(usize, &'static str)]);
+
+const CASES: &[Case] = &[
     ("src/nn/a.rs", "use crate::random::Rng;\nuse crate::libtorch;\nuse crate::nn::b;\nuse super::c;", &[]),
     (
         "src/nn/a.rs",

@@ -55,9 +55,10 @@ pub struct Transform {
 }
 
 impl Transform {
-    /// Crops, resizes and perhaps mirrors. The flip is drawn first, so it does not depend on the crop.
+    /// Crops, resizes and perhaps mirrors. The flip is drawn first and always, so flips do not depend on the crop, nor crops
+    /// on whether there are flips.
     pub fn train(&self, image: &Image, rng: &mut Rng) -> Image {
-        let flipped = self.flip && rng.next_u32() >> 31 == 1;
+        let flipped = rng.next_u32() >> 31 == 1 && self.flip;
         let mut result = match self.crop {
             Crop::Random => resize_region(image, random_region(image.width, image.height, rng), self.size),
             Crop::Center | Crop::None => self.eval(image),

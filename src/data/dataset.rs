@@ -246,12 +246,9 @@ impl Dataset {
         self.shared.skips.add(skips.into_iter().map(file_and_reason));
         match self.shared.skips.too_many(&self.files) {
             None => Ok(()),
-            Some((skipped, first, reason)) => Err(DataError::TooManyUnreadable {
-                skipped,
-                files: self.len(),
-                name: self.name_of(first),
-                reason,
-            }),
+            Some((skipped, first, reason)) => {
+                Err(DataError::TooManyUnreadable { skipped, files: self.len(), name: self.name_of(first), reason })
+            }
         }
     }
 

@@ -2,11 +2,18 @@
 //!
 //! Native functions reach it through the engine's default tag: `let session = Session::of(&ctx);`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::io::Write;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
-use rhai::{Dynamic, NativeCallContext};
+use rhai::{Dynamic, Engine, NativeCallContext};
+
+use super::args::Given;
+use super::errors::Failure;
+use super::resolver::{Library, SourceStore};
+use super::sandbox::Sandbox;
+use super::signals;
 
 /// The command line of a run, already validated.
 #[derive(Clone, Debug)]
@@ -29,10 +36,34 @@ pub struct Options {
     pub max_tensor_bytes: u64,
 }
 
+impl Options {
+    /// `--max-operations` where it is not given.
+    pub const MAX_OPERATIONS: u64 = 50_000_000;
+    /// `--max-tensor-bytes` where it is not given: 8 GiB.
+    pub const MAX_TENSOR_BYTES: u64 = 8 << 30;
+
+    /// The options of `dbp-host SCRIPT` on the CPU.
+    pub fn new(script: impl Into<PathBuf>) -> Self {
+        Self {
+            script: script.into(),
+            set: Vec::new(),
+            runs: "runs".into(),
+            device: tch::Device::Cpu,
+            seed: None,
+            resume: None,
+            threads: None,
+            allow_read: Vec::new(),
+            max_operations: Self::MAX_OPERATIONS,
+            max_tensor_bytes: Self::MAX_TENSOR_BYTES,
+        }
+    }
+}
+
 /// One script parameter: `arg(name, default)` and, where `--set` names it, the value given.
 #[derive(Clone, Debug)]
 pub struct Parameter {
     pub name: String,
+    /// `()` until `arg` is called if the default is not a constant.
     pub default: Dynamic,
     pub given: Option<Dynamic>,
 }
@@ -46,7 +77,7 @@ impl Parameter {
 /// A source text as it was compiled: the script itself first, then its imports in the order of their resolution.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Path from the script's folder, or `std/...` for modules out of the binary.
+    /// Path from the script's folder with its extension, or `std/....rhai` for modules out of the binary.
     pub key: String,
     pub text: String,
 }
@@ -55,9 +86,47 @@ pub struct Session {
     pub options: Options,
     pub parameters: RefCell<Vec<Parameter>>,
     pub sources: RefCell<Vec<Source>>,
+    /// The values of `--set` and of a resumed run, by parameter.
+    pub(super) given: Given,
+    pub(super) library: Library,
+    sandbox: Sandbox,
+    engine: RefCell<Weak<Engine>>,
+    operations: Cell<u64>,
+    in_training: Cell<bool>,
+    seed: Cell<u64>,
+    draws: Cell<u64>,
+    printer: RefCell<Box<dyn Fn(&str)>>,
 }
 
 impl Session {
+    /// # Errors
+    /// If a folder named on the command line cannot be read, or the run to resume is not one.
+    pub fn new(options: Options) -> Result<Rc<Self>, Failure> {
+        let store = match &options.resume {
+            Some(run) => SourceStore::saved(run)?,
+            None => SourceStore::disk(&options.script)?,
+        };
+        let given = Given::new(&options.set, options.resume.as_deref())?;
+        let sandbox = Sandbox::new(&options, &store, &given)?;
+        Ok(Rc::new(Self {
+            parameters: RefCell::default(),
+            sources: RefCell::default(),
+            given,
+            library: Library::new(store),
+            sandbox,
+            engine: RefCell::default(),
+            operations: Cell::new(0),
+            in_training: Cell::new(false),
+            seed: Cell::new(options.seed.unwrap_or(0)),
+            draws: Cell::new(0),
+            printer: RefCell::new(Box::new(|text| {
+                // A reader that went away (`dbp-host … | head`) is no reason to stop training.
+                let _ = writeln!(std::io::stdout().lock(), "{text}");
+            })),
+            options,
+        }))
+    }
+
     /// The session of the engine that makes this call.
     ///
     /// # Panics
@@ -65,5 +134,97 @@ impl Session {
     pub fn of(ctx: &NativeCallContext) -> Rc<Self> {
         let tag = ctx.tag().and_then(|tag| tag.clone().try_cast::<Rc<Self>>());
         tag.expect("engine::build sets the session as default tag")
+    }
+
+    /// The engine that runs this session's script.
+    ///
+    /// # Panics
+    /// Outside [`super::engine::build`]'s lifetime.
+    pub fn engine(&self) -> Rc<Engine> {
+        self.engine.borrow().upgrade().expect("the engine outlives the script it runs")
+    }
+
+    pub(super) fn set_engine(&self, engine: &Rc<Engine>) {
+        *self.engine.borrow_mut() = Rc::downgrade(engine);
+    }
+
+    /// Whether SIGINT or SIGTERM came in. Long native calls poll it.
+    pub fn interrupted(&self) -> bool {
+        signals::interrupted()
+    }
+
+    /// While training, an interrupt waits for the step boundary, where the training loop answers it.
+    pub fn set_in_training(&self, in_training: bool) {
+        self.in_training.set(in_training);
+    }
+
+    pub(super) fn in_training(&self) -> bool {
+        self.in_training.get()
+    }
+
+    /// Starts the count of script operations anew: at every step boundary.
+    pub fn reset_operations(&self) {
+        self.operations.set(0);
+    }
+
+    /// Counts one script operation; `false` once there are too many.
+    pub(super) fn count_operation(&self) -> bool {
+        let count = self.operations.get() + 1;
+        self.operations.set(count);
+        count <= self.options.max_operations
+    }
+
+    /// The seed of this session's draws: `--seed`, else what the script set, else 0.
+    pub fn seed(&self) -> u64 {
+        self.seed.get()
+    }
+
+    /// Sets the seed for a script that has its own; `--seed` wins.
+    pub fn set_seed(&self, seed: u64) {
+        self.seed.set(self.options.seed.unwrap_or(seed));
+    }
+
+    /// The number of this draw by the script, for the key of its random numbers.
+    pub(super) fn next_draw(&self) -> u64 {
+        self.draws.replace(self.draws.get() + 1)
+    }
+
+    /// How many draws the script has made: checkpoints keep it.
+    pub fn draws(&self) -> u64 {
+        self.draws.get()
+    }
+
+    /// Goes on behind `draws` draws, as a resumed run does.
+    pub fn set_draws(&self, draws: u64) {
+        self.draws.set(draws);
+    }
+
+    /// Writes a line of the script's output.
+    pub fn print(&self, text: &str) {
+        (self.printer.borrow())(text);
+    }
+
+    /// Sends the script's output elsewhere: above a progress bar, into a test.
+    pub fn set_printer(&self, printer: impl Fn(&str) + 'static) {
+        *self.printer.borrow_mut() = Box::new(printer);
+    }
+
+    /// The real path behind `path` if the script may read it. Values of `--set` are taken from the current folder, all
+    /// else from the script's folder (`datasets/…` from either).
+    ///
+    /// # Errors
+    /// If it does not exist, or lies where scripts may not read; the hint names the flag that would allow it.
+    pub fn readable(&self, path: &str) -> Result<PathBuf, Failure> {
+        self.sandbox.readable(path)
+    }
+
+    /// The folder of the script.
+    pub fn script_folder(&self) -> PathBuf {
+        self.sandbox.script_folder().to_owned()
+    }
+
+    /// The text of a source, if it was read.
+    pub fn source_text(&self, key: &str) -> Option<String> {
+        self.sources.borrow().iter().find(|source| source.key == key).map(|source| source.text.clone())
     }
 }

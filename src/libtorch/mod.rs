@@ -1,6 +1,10 @@
 //! What tch lacks: errors without C++ frames, in-place fused AdamW, and CUDA that is loaded when it is first asked for.
 
+mod cuda;
+
 use thiserror::Error;
+
+pub use cuda::{exit_now, load as load_cuda};
 
 /// A failed libtorch operation: the first line of its message, without the C++ stack that follows.
 #[derive(Clone, Debug, Error)]

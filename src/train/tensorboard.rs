@@ -1,8 +1,8 @@
 //! TensorBoard event files: scalars and pictures over steps, appended as a run goes.
 //!
 //! A file is a sequence of TFRecords (`tensorflow/core/lib/io/record_writer.h`), each holding one `Event` message
-//! (`tensorflow/core/util/event.proto`, `framework/summary.proto`). Only the handful of fields that we write is encoded,
-//! by hand. Scalars take the older `simple_value`; TensorBoard converts it when it reads.
+//! (`tensorflow/core/util/event.proto`, `framework/summary.proto`). Only the handful of fields that we write is
+//! encoded, by hand. Scalars take the older `simple_value`; TensorBoard converts it when it reads.
 //!
 //! Record: length (u64, little-endian), masked CRC of the length (u32), data, masked CRC of the data (u32).
 
@@ -101,8 +101,8 @@ impl EventWriter {
 
 /// Keeps the records of an event file whose step is at most `step`; what follows a torn or damaged record is dropped.
 ///
-/// A file that needs no change is not touched. Otherwise the kept records are written aside and renamed over it, so that
-/// a crash leaves one or the other. Answers how many records were dropped; damaged bytes count as one.
+/// A file that needs no change is not touched. Otherwise the kept records are written aside and renamed over it, so
+/// that a crash leaves one or the other. Answers how many records were dropped; damaged bytes count as one.
 pub fn truncate_after(path: &Path, step: u64) -> io::Result<usize> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;

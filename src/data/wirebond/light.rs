@@ -1,10 +1,9 @@
 //! How a tilted surface looks under the two light settings.
 //!
 //! Channel 0 is bright field: light comes through the lens, so that a level mirror is bright and a tilted one dark.
-//! Channel 1 is dark field: light comes from a ring around the lens, so that a mirror is bright where its tilt sends the
-//! ring into the lens, and level metal is dark. Both share a diffuse part,
-//! and each holds some of the other by reflections in the housing. The lobes are rational, not exponential: an
-//! image must not depend on the math library of the machine.
+//! Channel 1 is dark field: light comes from a ring around the lens, so that a mirror is bright where its tilt sends
+//! the ring into the lens, and level metal is dark. Both share a diffuse part, and each holds some of the other by
+//! reflections in the housing. The lobes are rational, not exponential: cheap, and the same on every machine.
 
 use super::scene::{Light, Material, Point, dot};
 

@@ -1,8 +1,9 @@
 //! Generated photographs of wire bonds, with exact label maps: a stand-in for a private set of semiconductor images.
 //!
 //! A scene (die, pads, leads, wires, epoxy) is drawn at random, painted under two light settings, and photographed with
-//! the faults of a microscope. Everything is a pure function of (seed, index, size); the scene depends on seed and index
-//! alone, so a larger size shows the same package with more pixels.
+//! the faults of a microscope. Everything is a pure function of (seed, index, size); the scene depends on seed and
+//! index alone, so a larger size shows the same package with more pixels. Machines whose `cos`, `ln` or `exp` differ in
+//! the last bit may disagree about single pixels.
 
 mod layout;
 mod light;
@@ -28,6 +29,8 @@ pub struct Sample {
 }
 
 /// Draws image `index` of the set that belongs to `seed`, `size × size` pixels.
+///
+/// `size` is at least 1; it scales the scene, which was made to be looked at from 64 to 2048.
 pub fn generate(seed: u64, index: u64, size: usize) -> Sample {
     let key = Key::new(seed, Stream::Generate).index(index);
     let scene = layout::draw(&mut key.micro(0).rng());

@@ -1,8 +1,9 @@
 //! Paints a scene into two radiance planes, a height map and a label map.
 //!
-//! A painter's algorithm: each item covers what was painted before it, by how much of the pixel it covers (estimated from
-//! the distance to its outline), and takes the label of the pixels whose center lies inside. So the labels are exact,
-//! owned by what is on top, and know nothing of blur and noise. An item visits only the pixels of its bounding box.
+//! A painter's algorithm: each item covers what was painted before it, by how much of the pixel it covers (estimated
+//! from the distance to its outline), and takes the label of the pixels whose center lies inside. So the labels are
+//! exact, owned by what is on top, and know nothing of blur and noise. An item visits only the pixels of its bounding
+//! box.
 
 use super::light::Shader;
 use super::scene::{

@@ -1,7 +1,8 @@
 //! What can lie under the microscope: plain data, in units of the image's side, with the origin at the top left.
 //!
-//! Everything flat (substrate, leads, die, circuit blocks, traces, pads) is a [`Plate`]; what carries a label of its own
-//! (wires, balls, wedges, epoxy) has a type of its own. Lists are in painting order: a later item covers an earlier one.
+//! Everything flat (substrate, leads, die, circuit blocks, traces, pads) is a [`Plate`]; what carries a label of its
+//! own (wires, balls, wedges, epoxy) has a type of its own. Lists are in painting order: a later item covers an earlier
+//! one.
 
 /// A position or a direction, `[x, y]`, `y` downward.
 pub type Point = [f32; 2];

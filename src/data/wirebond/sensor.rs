@@ -1,7 +1,8 @@
 //! From radiance to bytes: uneven illumination, depth of field, exposure, shot and read noise.
 //!
-//! Depth of field gathers: each pixel mixes a sharp and a soft version of the picture by its own distance from the plane
-//! of focus. A scattering lens would let a blurred wire spill over a sharp ground; at these blurs one cannot tell.
+//! Depth of field gathers: each pixel mixes a sharp and a soft version of the picture by its own distance from the
+//! plane of focus. A scattering lens would let a blurred wire spill over a sharp ground; at these blurs one cannot
+//! tell.
 
 use super::scene::{Camera, dot};
 use crate::data::image::Image;

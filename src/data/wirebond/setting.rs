@@ -1,7 +1,7 @@
 //! Draws what surrounds the wires: materials, substrate, die surface, leads and pads, light and camera.
 //!
-//! Much of it is there to be mistaken for a wire or a ball: traces and leads of the same metal, conductors on the die as
-//! wide as wires, round vias and bumps. By brightness alone they cannot be told apart.
+//! Much of it is there to be mistaken for a wire or a ball: traces and leads of the same metal, conductors on the die
+//! as wide as wires, round vias and bumps. By brightness alone they cannot be told apart.
 
 use super::layout::{chance, uniform};
 use super::scene::{Camera, Epoxy, Frame, Light, Material, Pattern, Plate, Point, Scene, scale};

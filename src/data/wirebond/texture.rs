@@ -56,7 +56,8 @@ fn floor(x: f32) -> i32 {
     cut - i32::from(x < cut as f32)
 }
 
-/// The fine structure of a plate at `local`: the tilt it adds, in the plate's frame, and the factor on what it reflects.
+/// The fine structure of a plate at `local`: the tilt it adds, in the plate's frame, and the factor on what it
+/// reflects.
 ///
 /// `pixel` is a pixel's side; line edges are softened over it.
 pub fn fine(plate: &Plate, noise: &Noise, local: Point, pixel: f32) -> (Point, f32) {

@@ -1,0 +1,105 @@
+//! Functions without a namespace: `arg`, `assert`, and bounded versions of Rhai's own that make big values at once.
+
+use rhai::plugin::*;
+use rhai::{Array, Blob, Dynamic, Engine, INT, ImmutableString, NativeCallContext};
+
+use crate::host::args;
+use crate::host::errors::{ScriptResult, check_arg, script_error};
+use crate::host::session::Session;
+
+/// Elements of an array, a text or a blob that one call may make.
+const MAX_LENGTH: INT = 100_000_000;
+
+pub fn register(engine: &mut Engine) {
+    engine.register_global_module(exported_module!(globals).into());
+}
+
+fn check_length(ctx: &NativeCallContext, length: INT) -> ScriptResult<usize> {
+    check_arg(ctx, (0..=MAX_LENGTH).contains(&length), || format!("length: expected 0 to {MAX_LENGTH}, got {length}"))?;
+    Ok(length as usize)
+}
+
+#[export_module]
+mod globals {
+    /// A parameter of the script: `default`, unless the command line says `--set name=value`.
+    ///
+    /// The name is a literal, so that parameters are found without running the script. A value is text where the default
+    /// is text, else JSON.
+    #[rhai_fn(return_raw)]
+    pub fn arg(ctx: NativeCallContext, name: ImmutableString, default: Dynamic) -> ScriptResult<Dynamic> {
+        args::value(&Session::of(&ctx), &name, default).map_err(|err| script_error(&ctx, err))
+    }
+
+    /// Fails with `message` unless `condition` holds.
+    #[rhai_fn(return_raw)]
+    pub fn assert(ctx: NativeCallContext, condition: bool, message: ImmutableString) -> ScriptResult<()> {
+        check_arg(&ctx, condition, || message.to_string())
+    }
+
+    /// Fails unless `condition` holds.
+    #[rhai_fn(name = "assert", return_raw)]
+    pub fn assert_only(ctx: NativeCallContext, condition: bool) -> ScriptResult<()> {
+        check_arg(&ctx, condition, || "assertion failed".to_owned())
+    }
+
+    /// Appends `item` until the array has `length` elements.
+    #[rhai_fn(return_raw)]
+    pub fn pad(ctx: NativeCallContext, array: &mut Array, length: INT, item: Dynamic) -> ScriptResult<()> {
+        let length = check_length(&ctx, length)?;
+        if length > array.len() {
+            array.resize(length, item);
+        }
+        Ok(())
+    }
+
+    /// Appends `text` until there are `length` characters.
+    #[rhai_fn(name = "pad", return_raw)]
+    pub fn pad_text(
+        ctx: NativeCallContext,
+        string: &mut ImmutableString,
+        length: INT,
+        text: ImmutableString,
+    ) -> ScriptResult<()> {
+        let length = check_length(&ctx, length)?;
+        let missing = length.saturating_sub(string.chars().count());
+        let padding: String = text.chars().cycle().take(missing).collect();
+        *string += padding.as_str();
+        Ok(())
+    }
+
+    /// Appends `character` until there are `length` characters.
+    #[rhai_fn(name = "pad", return_raw)]
+    pub fn pad_char(
+        ctx: NativeCallContext,
+        string: &mut ImmutableString,
+        length: INT,
+        character: char,
+    ) -> ScriptResult<()> {
+        let length = check_length(&ctx, length)?;
+        let missing = length.saturating_sub(string.chars().count());
+        *string += character.to_string().repeat(missing).as_str();
+        Ok(())
+    }
+
+    /// `length` zero bytes.
+    #[rhai_fn(return_raw)]
+    pub fn blob(ctx: NativeCallContext, length: INT) -> ScriptResult<Blob> {
+        Ok(vec![0; check_length(&ctx, length)?])
+    }
+
+    /// `length` bytes of `value`.
+    #[rhai_fn(name = "blob", return_raw)]
+    pub fn blob_of(ctx: NativeCallContext, length: INT, value: INT) -> ScriptResult<Blob> {
+        Ok(vec![value as u8; check_length(&ctx, length)?])
+    }
+
+    /// Appends `value` until the blob has `length` bytes.
+    #[rhai_fn(name = "pad", return_raw)]
+    pub fn pad_blob(ctx: NativeCallContext, blob: &mut Blob, length: INT, value: INT) -> ScriptResult<()> {
+        let length = check_length(&ctx, length)?;
+        if length > blob.len() {
+            blob.resize(length, value as u8);
+        }
+        Ok(())
+    }
+}

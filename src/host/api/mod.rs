@@ -1,0 +1,13 @@
+//! What scripts can call, one file per namespace.
+//!
+//! Each file has a `register(engine)`; adding a namespace is one line here. Functions are documented items of an
+//! `#[export_module]`, from which help, reference and suggestions are made.
+
+use rhai::Engine;
+
+mod globals;
+
+/// Gives `engine` everything scripts can call.
+pub fn register(engine: &mut Engine) {
+    globals::register(engine);
+}

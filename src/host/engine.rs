@@ -1,0 +1,69 @@
+//! The Rhai engine as every script gets it: limits, language options, output, the API.
+//!
+//! Limits are the same in debug and release builds. Sizes of arrays, strings and maps are not limited by Rhai, because it
+//! would measure a growing value anew at every push; operations bound growth, and functions that make big values at once
+//! check for themselves. Operations are counted by the session, from one step boundary to the next, over all modules.
+
+use std::rc::Rc;
+
+use rhai::{Dynamic, Engine, OptimizationLevel};
+
+use super::api;
+use super::errors::{self, Failure, Stop};
+use super::resolver::Resolver;
+use super::session::Session;
+
+/// Stack of the thread that runs scripts: deep recursion ends in an error, never in an overflow.
+pub const STACK_BYTES: usize = 64 << 20;
+const MAX_CALL_LEVELS: usize = 128;
+const MAX_EXPR_DEPTH: usize = 64;
+
+/// The engine of `session`. Keep it alive for as long as the script runs.
+pub fn build(session: &Rc<Session>) -> Rc<Engine> {
+    let mut engine = Engine::new();
+    engine.set_module_resolver(Resolver(Rc::downgrade(session)));
+    engine.set_default_tag(Dynamic::from(Rc::clone(session)));
+    engine.set_max_call_levels(MAX_CALL_LEVELS);
+    engine.set_max_expr_depths(MAX_EXPR_DEPTH, MAX_EXPR_DEPTH);
+    engine.set_strict_variables(true);
+    engine.set_fail_on_invalid_map_property(true);
+    // Folds `64 * 4`, so that it is a constant default of `arg`.
+    engine.set_optimization_level(OptimizationLevel::Simple);
+    engine.disable_symbol("eval");
+    engine.register_type_with_name::<i64>("int");
+    engine.register_type_with_name::<f64>("float");
+
+    let printing = Rc::downgrade(session);
+    engine.on_print(move |text| {
+        if let Some(session) = printing.upgrade() {
+            session.print(text);
+        }
+    });
+    let debugging = Rc::downgrade(session);
+    engine.on_debug(move |text, source, position| {
+        if let Some(session) = debugging.upgrade() {
+            let key = source.unwrap_or(session.library.store.script_key());
+            session.print(&format!("{}:{}: {text}", session.library.store.shown(key), position.line().unwrap_or(0)));
+        }
+    });
+    let counting = Rc::downgrade(session);
+    engine.on_progress(move |_| counting.upgrade().and_then(|session| progress(&session)).map(Dynamic::from));
+
+    errors::register(&mut engine);
+    api::register(&mut engine);
+    let engine = Rc::new(engine);
+    session.set_engine(&engine);
+    engine
+}
+
+/// Asked at every script operation: whether to stop.
+fn progress(session: &Session) -> Option<Stop> {
+    if !session.count_operation() {
+        let limit = session.options.max_operations;
+        let failure = Failure::script(format!("the script ran for {limit} operations without a training step"));
+        return Some(Stop::Failed(
+            failure.with_hint("is there a loop that never ends? --max-operations N raises the limit"),
+        ));
+    }
+    (session.interrupted() && !session.in_training()).then_some(Stop::Interrupted)
+}

@@ -1,0 +1,187 @@
+//! What can go wrong in a script, and how a script ends.
+//!
+//! A [`Failure`] is what a native function reports; [`script_error`] gives it the place of the call, because Rhai forgets
+//! the place of errors out of native modules. A [`Stop`] ends a script from inside, past every `try`. Which exit code
+//! follows is decided here; how an error looks on screen is decided in [`super::diagnosis`].
+
+use rhai::plugin::*;
+use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext, Position};
+
+use crate::libtorch::TorchError;
+
+/// Who has to act on an error, and with that the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The script or its data is wrong.
+    Script,
+    /// The command line is wrong.
+    Usage,
+    /// Training diverged.
+    Diverged,
+    /// The machine failed: disk, memory, device, libtorch.
+    Machine,
+}
+
+impl Kind {
+    pub fn exit_code(self) -> i32 {
+        match self {
+            Self::Script => 1,
+            Self::Usage => 2,
+            Self::Diverged => 3,
+            Self::Machine => 4,
+        }
+    }
+}
+
+/// The exit code of a run that was interrupted, as a shell gives it for Ctrl-C.
+pub const EXIT_INTERRUPTED: i32 = 130;
+
+/// An error for the person who wrote the script: what is wrong and, where it is known, what would fix it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub message: String,
+    pub hint: Option<String>,
+    pub kind: Kind,
+}
+
+impl Failure {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, kind }
+    }
+
+    pub fn script(message: impl Into<String>) -> Self {
+        Self::new(Kind::Script, message)
+    }
+
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    pub fn machine(message: impl Into<String>) -> Self {
+        Self::new(Kind::Machine, message)
+    }
+
+    /// Adds what would fix it.
+    pub fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// This failure as an error at a place of the script.
+    pub fn at(self, position: Position) -> Box<EvalAltResult> {
+        EvalAltResult::ErrorRuntime(Dynamic::from(self), position).into()
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::script(message)
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(message: &str) -> Self {
+        Self::script(message)
+    }
+}
+
+impl From<TorchError> for Failure {
+    /// Shape mismatches get a plain opening; running out of memory and device faults are the machine's, not the script's.
+    fn from(err: TorchError) -> Self {
+        const MACHINE: [&str; 6] = [
+            "out of memory",
+            "can't allocate memory",
+            "not enough memory",
+            "CUDA error",
+            "cuDNN error",
+            "CUBLAS_STATUS",
+        ];
+        const SHAPES: [&str; 4] = [
+            "shapes cannot be multiplied",
+            "must match the size of tensor",
+            "Sizes of tensors must match",
+            "size mismatch",
+        ];
+        let text = err.0;
+        if MACHINE.iter().any(|part| text.contains(part)) {
+            return Self::machine(text);
+        }
+        match SHAPES.iter().any(|part| text.contains(part)) {
+            true => Self::script(format!("tensor shapes do not match: {text}")),
+            false => Self::script(text),
+        }
+    }
+}
+
+impl From<tch::TchError> for Failure {
+    fn from(err: tch::TchError) -> Self {
+        TorchError::from(err).into()
+    }
+}
+
+/// What native functions return to a script.
+pub type ScriptResult<T> = Result<T, Box<EvalAltResult>>;
+
+/// `err` as an error at the place in the script that made this call.
+pub fn script_error(ctx: &NativeCallContext, err: impl Into<Failure>) -> Box<EvalAltResult> {
+    err.into().at(ctx.call_position())
+}
+
+/// An error with `message` at the place of this call unless `ok`.
+pub fn check_arg(ctx: &NativeCallContext, ok: bool, message: impl FnOnce() -> String) -> ScriptResult<()> {
+    if ok { Ok(()) } else { Err(script_error(ctx, message())) }
+}
+
+/// Why a script is ended from inside; no `catch` of the script sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// A signal came in; what was to be saved is saved.
+    Interrupted,
+    /// There is nothing left to do, and that is not an error.
+    Finished,
+    /// The loss is not finite, or similar; the text says what was seen.
+    Diverged(String),
+    /// A limit was reached.
+    Failed(Failure),
+}
+
+impl Stop {
+    /// The error that carries this through the script to the host. Return it from a native function or an iterator.
+    pub fn error(self) -> Box<EvalAltResult> {
+        EvalAltResult::ErrorTerminated(Dynamic::from(self), Position::NONE).into()
+    }
+}
+
+/// Makes [`Failure`] pleasant in `catch (err)`: `err.message`, `err.hint`, `print(err)`.
+pub fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<Failure>("error");
+    engine.register_global_module(exported_module!(failure_api).into());
+}
+
+#[export_module]
+mod failure_api {
+    /// What went wrong.
+    #[rhai_fn(get = "message", pure)]
+    pub fn message(err: &mut Failure) -> String {
+        err.message.clone()
+    }
+
+    /// What would fix it; empty where nothing is known.
+    #[rhai_fn(get = "hint", pure)]
+    pub fn hint(err: &mut Failure) -> String {
+        err.hint.clone().unwrap_or_default()
+    }
+
+    /// The message as text.
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn to_text(err: &mut Failure) -> String {
+        err.message.clone()
+    }
+}

@@ -1,0 +1,156 @@
+//! The Rhai side: everything between the command line and the experiment.
+//!
+//! [`run`] reads a script, finds its parameters, runs it on a thread of its own, and turns whatever comes out into an
+//! exit code and, where something is wrong, a message for the person who wrote the script.
+
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::thread;
+
+use rhai::{Engine, EvalAltResult};
+
+pub mod api;
+pub mod args;
+mod comments;
+pub mod device;
+pub mod diagnosis;
+pub mod engine;
+pub mod errors;
+pub mod resolver;
+mod sandbox;
+pub mod session;
+mod signals;
+mod stdlib;
+mod suggest;
+
+pub use diagnosis::Diagnosis;
+pub use errors::{EXIT_INTERRUPTED, Failure, Kind, ScriptResult, Stop, check_arg, script_error};
+pub use session::{Options, Session};
+
+/// Name of the thread that runs scripts, by which its panics are told from others.
+const SCRIPT_THREAD: &str = "script";
+
+/// How a script ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    Done,
+    Interrupted,
+    Failed(Box<Diagnosis>),
+}
+
+impl Outcome {
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Done => 0,
+            Self::Interrupted => EXIT_INTERRUPTED,
+            Self::Failed(err) => err.kind.exit_code(),
+        }
+    }
+}
+
+impl From<Failure> for Outcome {
+    fn from(err: Failure) -> Self {
+        Self::Failed(Box::new(err.into()))
+    }
+}
+
+/// Runs `dbp-host SCRIPT`: signals, script, messages. Returns the exit code.
+pub fn run(options: Options) -> i32 {
+    signals::install();
+    quiet_panics();
+    if let Some(threads) = options.threads {
+        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    }
+    let outcome = on_script_thread(move || match Session::new(options) {
+        Ok(session) => execute(&session),
+        Err(err) => err.into(),
+    });
+    report(&outcome)
+}
+
+/// Tells the person at the terminal how it ended, after all output of the script. Returns the exit code.
+pub fn report(outcome: &Outcome) -> i32 {
+    // Output that cannot be written has no reader to tell.
+    let _ = std::io::stdout().flush();
+    if let Outcome::Failed(err) = outcome {
+        eprintln!("{err}");
+    }
+    outcome.exit_code()
+}
+
+/// Runs the session's script on this thread, which needs [`engine::STACK_BYTES`] of stack: see [`on_script_thread`].
+pub fn execute(session: &Rc<Session>) -> Outcome {
+    let engine = engine::build(session);
+    let result = session.library.script(session, &engine).and_then(|ast| {
+        args::prepare(session, &engine, &ast)?;
+        engine.run_ast(&ast)
+    });
+    outcome(result, session, &engine)
+}
+
+fn outcome(result: ScriptResult<()>, session: &Session, engine: &Engine) -> Outcome {
+    let Err(err) = result else { return Outcome::Done };
+    match stop_of(&err) {
+        Some(Stop::Interrupted) => Outcome::Interrupted,
+        Some(Stop::Finished) => Outcome::Done,
+        _ => Outcome::Failed(Box::new(Diagnosis::of(err, session, engine))),
+    }
+}
+
+/// The [`Stop`] that ended a script, if one did, below the calls it passed through.
+pub fn stop_of(err: &EvalAltResult) -> Option<Stop> {
+    match err {
+        EvalAltResult::ErrorInFunctionCall(_, _, inner, _) | EvalAltResult::ErrorInModule(_, inner, _) => {
+            stop_of(inner)
+        }
+        EvalAltResult::ErrorTerminated(token, _) => token.clone().try_cast(),
+        _ => None,
+    }
+}
+
+/// Runs `work` on a thread with the stack that scripts need. A panic inside becomes an outcome: it is a bug in dbp-host,
+/// never something a script may cause.
+pub fn on_script_thread(work: impl FnOnce() -> Outcome + Send) -> Outcome {
+    thread::scope(|scope| {
+        let spawned = thread::Builder::new()
+            .name(SCRIPT_THREAD.into())
+            .stack_size(engine::STACK_BYTES)
+            .spawn_scoped(scope, || catch_unwind(AssertUnwindSafe(work)));
+        let result = match spawned {
+            Ok(handle) => handle.join().unwrap_or_else(Err),
+            Err(err) => return Failure::machine(format!("cannot start a thread: {err}")).into(),
+        };
+        result.unwrap_or_else(|payload| {
+            let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+            let place = PANIC_PLACE
+                .lock()
+                .ok()
+                .and_then(|mut place| place.take())
+                .map_or(String::new(), |at| format!(" ({at})"));
+            let first = text.unwrap_or("no message").lines().next().unwrap_or_default().to_owned();
+            Failure::machine(format!("internal error: {first}{place}"))
+                .with_hint(
+                    "this is a bug in dbp-host, not in your script; please report it with the script that shows it",
+                )
+                .into()
+        })
+    })
+}
+
+/// Where the script's thread panicked.
+static PANIC_PLACE: Mutex<Option<String>> = Mutex::new(None);
+
+/// Keeps Rust's own report of a panic on the script's thread off the screen; [`on_script_thread`] says what is to say.
+fn quiet_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if thread::current().name() != Some(SCRIPT_THREAD) {
+            return usual(info);
+        }
+        if let (Ok(mut place), Some(location)) = (PANIC_PLACE.lock(), info.location()) {
+            *place = Some(location.to_string());
+        }
+    }));
+}

@@ -1,0 +1,332 @@
+//! Where source texts come from: the script's folder, the binary (`std/…`), or a saved run.
+//!
+//! Every text has a key: its path from the script's folder, or `std/NAME.rhai`. Imports are relative to the importing file
+//! and stay inside the folder: `..`, absolute paths, backslashes, colons and symbolic links are refused. A text is read
+//! and compiled once; what was read is kept in the session, so that a run directory can hold everything that ran.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
+
+use rhai::{AST, Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
+
+use super::comments;
+use super::errors::{Failure, ScriptResult};
+use super::session::{Session, Source};
+use super::stdlib;
+use super::suggest::did_you_mean;
+
+/// Extension of scripts and modules; imports leave it out.
+const EXTENSION: &str = "rhai";
+
+/// Where the script and the modules beside it are read from.
+#[derive(Clone, Debug)]
+pub enum SourceStore {
+    /// A script and its folder; `shown` is the folder as the command line named it.
+    Disk { folder: PathBuf, shown: PathBuf, script: String },
+    /// A run directory with `script.rhai` and `modules/<key>`; `folder` is where the script lay when the run began.
+    Saved { run: PathBuf, folder: PathBuf },
+}
+
+impl SourceStore {
+    /// # Errors
+    /// If there is no such script.
+    pub fn disk(script: &Path) -> Result<Self, Failure> {
+        let refuse = |why: String| Failure::usage(format!("cannot read the script {}: {why}", script.display()));
+        if !script.metadata().map_err(|err| refuse(describe_io(&err)))?.is_file() {
+            return Err(refuse("not a file".into()));
+        }
+        let name =
+            script.file_name().and_then(|name| name.to_str()).ok_or_else(|| refuse("its name is not text".into()))?;
+        let shown = script.parent().unwrap_or(Path::new("")).to_owned();
+        let folder = or_current(&shown).canonicalize().map_err(|err| refuse(describe_io(&err)))?;
+        Ok(Self::Disk { folder, shown, script: name.to_owned() })
+    }
+
+    /// # Errors
+    /// If `run` is not a run directory.
+    pub fn saved(run: &Path) -> Result<Self, Failure> {
+        let refuse = |why: &str| Failure::usage(format!("cannot resume {}: {why}", run.display()));
+        let real = run.canonicalize().map_err(|err| refuse(&describe_io(&err)))?;
+        if !real.join("script.rhai").is_file() {
+            return Err(
+                refuse("it holds no script.rhai").with_hint("name a folder that an earlier run made, like runs/2026-…")
+            );
+        }
+        let origin = super::args::read_run_json(&real)?;
+        let script = origin.get("script").and_then(|script| script.as_str()).map(Path::new);
+        let folder = script.and_then(Path::parent).and_then(|folder| or_current(folder).canonicalize().ok());
+        Ok(Self::Saved { folder: folder.unwrap_or_else(|| real.clone()), run: real })
+    }
+
+    /// The key of the script itself.
+    pub fn script_key(&self) -> &str {
+        match self {
+            Self::Disk { script, .. } => script,
+            Self::Saved { .. } => "script.rhai",
+        }
+    }
+
+    /// The folder of the script; of a saved one, where it lay when its run began.
+    pub fn folder(&self) -> &Path {
+        match self {
+            Self::Disk { folder, .. } | Self::Saved { folder, .. } => folder,
+        }
+    }
+
+    /// How messages name a source.
+    pub fn shown(&self, key: &str) -> String {
+        match self {
+            _ if is_std(key) => key.to_owned(),
+            Self::Disk { shown, .. } => shown.join(key).display().to_string(),
+            Self::Saved { run, .. } if key == self.script_key() => run.join(key).display().to_string(),
+            Self::Saved { run, .. } => run.join("modules").join(key).display().to_string(),
+        }
+    }
+
+    /// `None` if there is no such source.
+    fn read(&self, key: &str) -> Result<Option<String>, Failure> {
+        let (folder, key) = match self {
+            Self::Saved { run, .. } if key == self.script_key() => (run.clone(), key),
+            Self::Saved { run, .. } => (run.join("modules"), key),
+            Self::Disk { folder, .. } => (folder.clone(), key),
+        };
+        if let (true, Self::Disk { .. }) = (is_std(key), self) {
+            return Ok(stdlib::text(module_name(key)).map(str::to_owned));
+        }
+        let mut path = folder;
+        for part in key.split('/') {
+            path.push(part);
+            // The script itself may be a link: it was named on the command line.
+            if key != self.script_key() && path.is_symlink() {
+                return Err(Failure::script(format!("imports do not follow symbolic links: {}", path.display())));
+            }
+        }
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            Err(err) => Err(Failure::script(format!("cannot read {}: {}", path.display(), describe_io(&err)))),
+        }
+    }
+
+    /// Names that an import from the folder of `key` could have meant.
+    fn siblings(&self, key: &str) -> Vec<String> {
+        if is_std(key) {
+            return stdlib::MODULES.iter().map(|(name, _)| format!("std/{name}")).collect();
+        }
+        let Some((folder, prefix)) = (match (self, key.rsplit_once('/')) {
+            (Self::Disk { folder, .. }, Some((parent, _))) => Some((folder.join(parent), format!("{parent}/"))),
+            (Self::Disk { folder, .. }, None) => Some((folder.clone(), String::new())),
+            (Self::Saved { .. }, _) => None,
+        }) else {
+            return Vec::new();
+        };
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".rhai")?.to_owned()))
+            .map(|name| format!("{prefix}{name}"))
+            .collect()
+    }
+}
+
+fn or_current(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
+}
+
+fn is_std(key: &str) -> bool {
+    key.starts_with("std/")
+}
+
+fn module_name(key: &str) -> &str {
+    key.trim_start_matches("std/").trim_end_matches(".rhai")
+}
+
+fn describe_io(err: &std::io::Error) -> String {
+    match err.kind() {
+        ErrorKind::NotFound => "no such file or folder".into(),
+        ErrorKind::PermissionDenied => "permission denied".into(),
+        ErrorKind::InvalidData => "not UTF-8 text".into(),
+        _ => err.to_string(),
+    }
+}
+
+/// The key that `import "path"` means in the source `importer`.
+///
+/// # Errors
+/// If the path could lead out of the script's folder.
+pub fn key_of_import(path: &str, importer: &str) -> Result<String, Failure> {
+    let refuse = |why: &str| {
+        Err(Failure::script(format!("import \"{path}\": {why}"))
+            .with_hint("an import names a file below the script's folder, like \"lib/augment\", or \"std/…\""))
+    };
+    let mut parts: Vec<&str> = Vec::new();
+    if path.starts_with('/') {
+        return refuse("absolute paths are not allowed");
+    }
+    if path.contains(['\\', ':', '\0']) {
+        return refuse("backslashes and colons are not allowed");
+    }
+    for part in path.split('/') {
+        match part {
+            ".." => return refuse("`..` is not allowed"),
+            "" => return refuse("an empty name is not allowed"),
+            "." => {}
+            part => parts.push(part),
+        }
+    }
+    let Some(last) = parts.last_mut() else { return refuse("it names no file") };
+    *last = last.strip_suffix(".rhai").unwrap_or(last);
+    let path = parts.join("/");
+    let folder = importer.rsplit_once('/').map_or("", |(folder, _)| folder);
+    Ok(match folder {
+        "" => format!("{path}.{EXTENSION}"),
+        _ if is_std(&path) => format!("{path}.{EXTENSION}"),
+        _ => format!("{folder}/{path}.{EXTENSION}"),
+    })
+}
+
+/// All sources of a session, compiled.
+pub struct Library {
+    pub store: SourceStore,
+    asts: RefCell<HashMap<String, Rc<AST>>>,
+    modules: RefCell<HashMap<String, Shared<Module>>>,
+    /// Keys of the modules whose top level runs right now, outermost first.
+    loading: RefCell<Vec<String>>,
+}
+
+impl Library {
+    pub fn new(store: SourceStore) -> Self {
+        Self { store, asts: RefCell::default(), modules: RefCell::default(), loading: RefCell::default() }
+    }
+
+    /// The compiled script.
+    ///
+    /// # Errors
+    /// If it cannot be read or parsed.
+    pub fn script(&self, session: &Session, engine: &Engine) -> ScriptResult<Rc<AST>> {
+        let key = self.store.script_key();
+        let missing = || Failure::usage(format!("cannot read the script {}", self.store.shown(key)));
+        self.compile(session, engine, key)?.ok_or_else(|| missing().at(Position::NONE))
+    }
+
+    /// The compiled module that `import "path"` means in `importer`, with its key.
+    ///
+    /// # Errors
+    /// At `pos` if there is no such module or it is refused; inside the module if it does not parse.
+    pub fn import(
+        &self,
+        session: &Session,
+        engine: &Engine,
+        importer: &str,
+        path: &str,
+        pos: Position,
+    ) -> ScriptResult<(String, Rc<AST>)> {
+        let key = key_of_import(path, importer).map_err(|err| err.at(pos))?;
+        let ast = self.compile(session, engine, &key).map_err(|err| match *err {
+            EvalAltResult::ErrorRuntime(failure, _) => EvalAltResult::ErrorRuntime(failure, pos).into(),
+            _ => Box::new(EvalAltResult::ErrorInModule(key.clone(), err, pos)),
+        })?;
+        ast.map(|ast| (key.clone(), ast)).ok_or_else(|| {
+            let siblings = self.store.siblings(&key);
+            let meant = key.trim_end_matches(".rhai");
+            let hint = did_you_mean(meant, siblings.iter().map(String::as_str))
+                .or_else(|| is_std(&key).then(|| format!("modules in the binary: {}", siblings.join(", "))));
+            let shown = self.store.shown(&key);
+            Failure { hint, ..Failure::script(format!("no module \"{path}\" (looked for {shown})")) }.at(pos)
+        })
+    }
+
+    fn compile(&self, session: &Session, engine: &Engine, key: &str) -> ScriptResult<Option<Rc<AST>>> {
+        if let Some(ast) = self.asts.borrow().get(key) {
+            return Ok(Some(Rc::clone(ast)));
+        }
+        let Some(text) = self.store.read(key).map_err(|err| err.at(Position::NONE))? else { return Ok(None) };
+        let plain = comments::neutralize(&text);
+        session.sources.borrow_mut().push(Source { key: key.to_owned(), text });
+        let mut ast = engine.compile(plain).map_err(EvalAltResult::from)?;
+        ast.set_source(key);
+        let ast = Rc::new(ast);
+        self.asts.borrow_mut().insert(key.to_owned(), Rc::clone(&ast));
+        Ok(Some(ast))
+    }
+
+    /// Function names and arities of a compiled source.
+    pub fn functions(&self, key: &str) -> Vec<(String, usize)> {
+        let asts = self.asts.borrow();
+        let functions = asts.get(key).into_iter().flat_map(|ast| ast.iter_functions());
+        functions.map(|function| (function.name.to_owned(), function.params.len())).collect()
+    }
+
+    fn module(
+        &self,
+        session: &Session,
+        engine: &Engine,
+        importer: &str,
+        path: &str,
+        pos: Position,
+    ) -> ScriptResult<Shared<Module>> {
+        let (key, ast) = self.import(session, engine, importer, path, pos)?;
+        if let Some(module) = self.modules.borrow().get(&key) {
+            return Ok(Rc::clone(module));
+        }
+        let script = self.store.script_key();
+        let circle = {
+            let loading = self.loading.borrow();
+            let chain: Vec<&str> = std::iter::once(script).chain(loading.iter().map(String::as_str)).collect();
+            chain.iter().position(|entry| *entry == key).map(|at| chain[at..].join(" → "))
+        };
+        if let Some(chain) = circle {
+            return Err(Failure::script(format!("imports form a circle: {chain} → {key}")).at(pos));
+        }
+        self.loading.borrow_mut().push(key.clone());
+        let module = Module::eval_ast_as_new(Scope::new(), &ast, engine);
+        self.loading.borrow_mut().pop();
+        let mut module = module.map_err(|mut err| {
+            if err.is_system_exception() {
+                err.set_position(pos);
+                return err;
+            }
+            EvalAltResult::ErrorInModule(key.clone(), err, pos).into()
+        })?;
+        module.set_id(key.as_str());
+        module.build_index();
+        let module: Shared<Module> = module.into();
+        self.modules.borrow_mut().insert(key, Rc::clone(&module));
+        Ok(module)
+    }
+}
+
+/// Hands Rhai the session's modules.
+pub struct Resolver(pub Weak<Session>);
+
+impl ModuleResolver for Resolver {
+    fn resolve(
+        &self,
+        engine: &Engine,
+        source: Option<&str>,
+        path: &str,
+        pos: Position,
+    ) -> ScriptResult<Shared<Module>> {
+        let session = self.0.upgrade().expect("the engine's tag keeps the session");
+        let importer = source.unwrap_or(session.library.store.script_key());
+        session.library.module(&session, engine, importer, path, pos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::key_of_import;
+
+    #[test]
+    fn imports_are_relative_and_stay_inside() {
+        assert_eq!(key_of_import("lib/a", "main.rhai").unwrap(), "lib/a.rhai");
+        assert_eq!(key_of_import("./b.rhai", "lib/a.rhai").unwrap(), "lib/b.rhai");
+        assert_eq!(key_of_import("std/mae", "lib/a.rhai").unwrap(), "std/mae.rhai");
+        assert_eq!(key_of_import("dbp", "std/mae.rhai").unwrap(), "std/dbp.rhai");
+        for refused in ["../a", "a/../b", "/etc/passwd", "a\\b", "C:a", "", "a//b", "."] {
+            assert!(key_of_import(refused, "main.rhai").is_err(), "{refused}");
+        }
+    }
+}

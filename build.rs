@@ -1,7 +1,7 @@
 //! Compiles the libtorch shim, and puts libtorch's folder into the run path of everything this crate links, so that no
 //! `LD_LIBRARY_PATH` is needed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -21,6 +21,14 @@ fn main() {
     for library in ["torch_cpu", "c10"] {
         println!("cargo:rustc-link-lib={library}");
     }
+    println!("cargo:rustc-env=DBP_LIBTORCH_VERSION={}", libtorch_version(&lib));
     println!("cargo:rustc-link-search=native={}", lib.display());
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+}
+
+/// As the folder says it: `build-version` in libtorch's own archives, `version.py` in a wheel.
+fn libtorch_version(lib: &Path) -> String {
+    let read = |name: &str| std::fs::read_to_string(lib.join("..").join(name)).ok();
+    let wheel = || read("version.py")?.lines().find_map(|line| Some(line.strip_prefix("__version__ = '")?.trim_end_matches('\'').to_owned()));
+    read("build-version").map(|text| text.trim().to_owned()).or_else(wheel).unwrap_or_else(|| "unknown".to_owned())
 }

@@ -8,9 +8,11 @@
 //! a JPEG that ends early is an error by other means. The decoder (zune-jpeg, through `image`) fills what is missing with gray
 //! 128 and says nothing, so two questions are put to it, both only where there is reason:
 //! - no end marker: does what would come *after* the file change the picture? Then the file was cut; if not, all of the
-//!   picture is there and the file is good.
+//!   picture is there and the file is good. With several scans (progressive) or restart markers, which hide the answer, a
+//!   missing end marker is an error as such.
 //! - the last row is all 128: does the *end* of the compressed data change the picture? If not, the decoder gave up before it.
 
+use std::error::Error as _;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -95,7 +97,7 @@ fn decode_png(bytes: &[u8]) -> Result<Image, DecodeError> {
 
 fn decode_jpeg(bytes: &[u8]) -> Result<Image, DecodeError> {
     let decode = |bytes: &[u8]| JpegDecoder::new(Cursor::new(bytes)).map_err(reason).and_then(read);
-    let Scans { last, has_end } = Scans::of(bytes).ok_or(DecodeError::Truncated)?;
+    let Scans { last, has_end, plain } = Scans::of(bytes).ok_or(DecodeError::Truncated)?;
     if has_end {
         let image = decode(bytes)?;
         let last_row = &image.pixels[image.pixels.len() - image.width * image.channels..];
@@ -105,7 +107,7 @@ fn decode_jpeg(bytes: &[u8]) -> Result<Image, DecodeError> {
         return Ok(image);
     }
     let body = &bytes[..last.end];
-    if body.len() >= last.start + ZEROS && body[body.len() - ZEROS..].iter().all(|&byte| byte == 0) {
+    if !plain || body.len() >= last.start + ZEROS && body[body.len() - ZEROS..].iter().all(|&byte| byte == 0) {
         return Err(DecodeError::Truncated); // Space a crash left reserved but unwritten.
     }
     let image = decode(&[body, &END_MARKER].concat())?;
@@ -123,30 +125,40 @@ struct Scans {
     last: std::ops::Range<usize>,
     /// Whether the end marker follows it.
     has_end: bool,
+    /// A sequential frame with all components in one scan, without restart markers.
+    plain: bool,
 }
 
 impl Scans {
     /// Walks the markers (ITU-T T.81, annex B); `None` if the file ends before the first scan's data.
     fn of(bytes: &[u8]) -> Option<Self> {
-        let mut last = None;
+        let (mut scans, mut sequential_components, mut restarts) = (None, None, false);
         let mut at = 2; // Behind the start marker.
         while let Some(marker_at) = find_marker(bytes, at) {
             let marker = bytes[marker_at];
             at = marker_at + 1;
             match marker {
-                0xd9 => return last.map(|last| Self { last, has_end: true }),
+                0xd9 => return scans.map(|scans| Self { has_end: true, ..scans }),
                 0x01 | 0xd0..=0xd8 => continue, // No length follows.
                 _ => {}
             }
             let Some(length) = bytes.get(at..at + 2) else { break };
-            at += usize::from(u16::from_be_bytes([length[0], length[1]]));
-            if marker == 0xda && at < bytes.len() {
-                let start = at;
-                at = scan_end(bytes, start);
-                last = Some(start..at);
+            let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
+            let segment = bytes.get(at + 2..at + length).unwrap_or_default();
+            at += length;
+            match marker {
+                0xc0 | 0xc1 => sequential_components = segment.get(5),
+                0xdd => restarts = segment != [0, 0],
+                0xda if at < bytes.len() => {
+                    let last = at..scan_end(bytes, at);
+                    at = last.end;
+                    let plain = !restarts && segment.first() == sequential_components;
+                    scans = Some(Self { last, has_end: false, plain });
+                }
+                _ => {}
             }
         }
-        last.map(|last| Self { last, has_end: false })
+        scans
     }
 }
 
@@ -245,7 +257,11 @@ fn reason(error: ImageError) -> DecodeError {
     if ends_early || text.contains("unexpected end of file") || text.contains("UnexpectedEof") {
         return DecodeError::Truncated;
     }
-    DecodeError::Corrupt(text.lines().next().unwrap_or_default().to_owned())
+    let decoder_says = match &error {
+        ImageError::Decoding(error) => error.source().map_or(text, ToString::to_string),
+        _ => text,
+    };
+    DecodeError::Corrupt(decoder_says.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
 }
 
 #[cfg(test)]
@@ -325,6 +341,9 @@ mod tests {
         assert_eq!(decode(&bytes[..bytes.len() - 1]).as_ref(), Ok(&image));
         assert_eq!(decode(&bytes[..bytes.len() - 2]).as_ref(), Ok(&image));
         assert_eq!(decode(&[&bytes[..], &[7; 100]].concat()).as_ref(), Ok(&image));
+        // With a restart interval (every 5 units) the question cannot be answered.
+        let restarts = [&bytes[..2], &[0xff, 0xdd, 0, 4, 0, 5], &bytes[2..bytes.len() - 2]].concat();
+        assert_eq!(decode(&restarts), Err(DecodeError::Truncated));
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl ValLoader {
     }
 }
 
-impl<'a> IntoIterator for &'a ValLoader {
+impl IntoIterator for &ValLoader {
     type Item = Result<Batch, DataError>;
     type IntoIter = ValBatches;
 

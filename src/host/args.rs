@@ -70,13 +70,17 @@ impl Given {
 /// # Errors
 /// If it cannot be read as a JSON object.
 pub fn read_run_json(run: &Path) -> Result<serde_json::Map<String, Value>, Failure> {
-    let path = run.join("run.json");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(serde_json::Map::new()),
-        Err(err) => return Err(Failure::usage(format!("cannot read {}: {err}", path.display()))),
-    };
-    serde_json::from_str(&text).map_err(|err| Failure::usage(format!("{}: {err}", path.display())))
+    for name in ["run.json", "index.json"] {
+        let path = run.join(name);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                return serde_json::from_str(&text).map_err(|err| Failure::usage(format!("{}: {err}", path.display())));
+            }
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => {}
+            Err(err) => return Err(Failure::usage(format!("cannot read {}: {err}", path.display()))),
+        }
+    }
+    Ok(serde_json::Map::new())
 }
 
 fn collect_texts(value: &Value, texts: &mut Vec<String>) {

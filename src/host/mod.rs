@@ -19,6 +19,9 @@ pub mod diagnosis;
 pub mod engine;
 pub mod errors;
 pub mod resolver;
+pub mod options;
+pub mod progress;
+pub mod runs;
 mod sandbox;
 pub mod session;
 mod signals;
@@ -87,7 +90,12 @@ pub fn execute(session: &Rc<Session>) -> Outcome {
         args::prepare(session, &engine, &ast)?;
         engine.run_ast(&ast)
     });
-    outcome(result, session, &engine)
+    let outcome = outcome(result, session, &engine);
+    // What ended the script matters more than a record that could not be written.
+    match (session.runs.finish(&outcome), &outcome) {
+        (Err(err), Outcome::Done) => err.into(),
+        _ => outcome,
+    }
 }
 
 fn outcome(result: ScriptResult<()>, session: &Session, engine: &Engine) -> Outcome {

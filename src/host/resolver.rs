@@ -61,6 +61,18 @@ impl SourceStore {
         Ok(Self::Saved { folder: folder.unwrap_or_else(|| real.clone()), run: real })
     }
 
+    /// Where the script lay when its first run began, if this is a saved one; else `script`.
+    pub fn origin(&self, script: &Path) -> PathBuf {
+        match self {
+            Self::Disk { .. } => std::path::absolute(script).unwrap_or_else(|_| script.to_owned()),
+            Self::Saved { run, .. } => {
+                let saved = super::args::read_run_json(run).ok();
+                let origin = saved.and_then(|json| json.get("script")?.as_str().map(PathBuf::from));
+                origin.unwrap_or_else(|| script.to_owned())
+            }
+        }
+    }
+
     /// The key of the script itself.
     pub fn script_key(&self) -> &str {
         match self {

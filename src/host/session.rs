@@ -12,6 +12,7 @@ use rhai::{Dynamic, Engine, NativeCallContext};
 use super::args::Given;
 use super::errors::Failure;
 use super::resolver::{Library, SourceStore};
+use super::runs::Runs;
 use super::sandbox::Sandbox;
 use super::signals;
 
@@ -96,6 +97,8 @@ pub struct Session {
     seed: Cell<u64>,
     draws: Cell<u64>,
     printer: RefCell<Box<dyn Fn(&str)>>,
+    /// The training runs this script has made.
+    pub(super) runs: Runs,
 }
 
 impl Session {
@@ -119,6 +122,7 @@ impl Session {
             in_training: Cell::new(false),
             seed: Cell::new(options.seed.unwrap_or(0)),
             draws: Cell::new(0),
+            runs: Runs::default(),
             printer: RefCell::new(Box::new(|text| {
                 // A reader that went away (`dbp-host … | head`) is no reason to stop training.
                 let _ = writeln!(std::io::stdout().lock(), "{text}");
@@ -216,6 +220,18 @@ impl Session {
     /// If it does not exist, or lies where scripts may not read; the hint names the flag that would allow it.
     pub fn readable(&self, path: &str) -> Result<PathBuf, Failure> {
         self.sandbox.readable(path)
+    }
+
+    /// The script as its first run was given it: a resumed one remembers where it lay.
+    pub fn origin(&self) -> PathBuf {
+        self.library.store.origin(&self.options.script)
+    }
+
+    /// The parameters' values as JSON, for `run.json`.
+    pub fn arguments(&self) -> serde_json::Map<String, serde_json::Value> {
+        let parameters = self.parameters.borrow();
+        let json = |value: &Dynamic| rhai::serde::from_dynamic(value).unwrap_or_default();
+        parameters.iter().map(|parameter| (parameter.name.clone(), json(parameter.value()))).collect()
     }
 
     /// The folder of the script.

@@ -82,8 +82,11 @@ impl Decorrelation {
             }
     }
 
-    /// Keeps the sampled rows of one forward pass. Shapes: `[n, d]`.
-    pub fn observe(&mut self, rows: Tensor) {
+    /// Keeps the sampled rows of one forward pass; a step's first micro-batch drops what was kept before. Shapes: `[n, d]`.
+    pub fn observe(&mut self, place: &Place, rows: Tensor) {
+        if place.micro == 0 {
+            self.observed.clear();
+        }
         self.observed.push(rows);
     }
 

@@ -71,7 +71,7 @@ impl Linear {
             && decorrelation.wants_rows(place)
         {
             let flat = x.f_detach()?.f_reshape([rows, self.in_features])?;
-            decorrelation.observe(flat.f_index_select(0, &sampler.rows(rows, sampled)?)?);
+            decorrelation.observe(place, flat.f_index_select(0, &sampler.rows(rows, sampled)?)?);
         }
         let fused = match pass.path {
             Path::Cheaper => Decorrelation::fused_is_cheaper(rows, sampled, self.out_features),

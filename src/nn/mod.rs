@@ -11,7 +11,7 @@ pub mod masking;
 pub mod metrics;
 mod norm;
 pub mod options;
-mod patch;
+pub mod patch;
 pub mod pattern;
 pub mod pos_embed;
 pub mod registry;

@@ -1,6 +1,6 @@
 //! AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) on libtorch's fused in-place kernel, with a state that can be saved.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -60,16 +60,22 @@ pub struct AdamW {
     config: AdamWConfig,
     model: Rc<Registry>,
     moments: RefCell<HashMap<String, Moments>>,
+    last_lr: Cell<f64>,
 }
 
 impl AdamW {
     pub fn new(model: Rc<Registry>, config: AdamWConfig) -> TrainResult<Self> {
         config.check()?;
-        Ok(Self { config, model, moments: RefCell::default() })
+        Ok(Self { last_lr: Cell::new(config.lr), config, model, moments: RefCell::default() })
     }
 
     pub fn config(&self) -> &AdamWConfig {
         &self.config
+    }
+
+    /// The learning rate of the last update.
+    pub fn last_lr(&self) -> f64 {
+        self.last_lr.get()
     }
 
     /// One update at learning rate `lr`: folds the gradients of fused layers, steps, and clears all gradients. Parameters
@@ -97,6 +103,7 @@ impl AdamW {
                 fused_adamw(&group.params, &group.grads, &group.exp_avgs, &group.exp_avg_sqs, &group.steps, with)?;
             }
         }
+        self.last_lr.set(lr);
         self.model.set_lr_fraction(if self.config.lr > 0.0 { lr / self.config.lr } else { 1.0 });
         Ok(self.model.after_step()?)
     }

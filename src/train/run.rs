@@ -96,6 +96,9 @@ pub struct Run {
     last_logged: (u64, Duration),
     started: Instant,
     resumed_at: Option<u64>,
+    status: Status,
+    /// Whether a step has begun and not ended.
+    in_step: bool,
 }
 
 impl Run {
@@ -147,6 +150,8 @@ impl Run {
             last_logged: (state.step, wall),
             started: Instant::now(),
             resumed_at,
+            status: Status::Running,
+            in_step: false,
             setup,
         };
         run.write_record(Status::Running)?;
@@ -215,7 +220,21 @@ impl Run {
     }
 
     pub fn begin_step(&mut self) {
+        self.in_step = true;
         self.since = Some(Instant::now());
+    }
+
+    /// Ends and saves a step that the loop left by `break`.
+    pub fn settle(&mut self) -> TrainResult<()> {
+        if self.in_step {
+            self.end_step()?;
+            self.save("last")?;
+        }
+        Ok(())
+    }
+
+    pub fn status(&self) -> Status {
+        self.status
     }
 
     /// Stops the clock; the device has finished first, so that its work is counted where it belongs.
@@ -263,6 +282,7 @@ impl Run {
     /// Errors: [`TrainError::Diverged`] for a loss or a weight that is not finite; the last good checkpoint is kept.
     pub fn end_step(&mut self) -> TrainResult<Option<Map<String, Value>>> {
         self.pause();
+        self.in_step = false;
         let due = self.log_due(self.step);
         self.step += 1;
         let fields = std::mem::take(&mut self.line.fields);
@@ -287,8 +307,7 @@ impl Run {
         for (name, value) in &fields {
             if value.is_null() {
                 // JSON has no NaN: a figure that is not finite arrives as null.
-                let hint = "a smaller lr or decor_lr, or a longer warm-up, would help";
-                return Err(TrainError::Diverged(format!("{name} is not finite at step {}; {hint}", self.step)));
+                return Err(TrainError::Diverged(format!("{name} is not finite at step {}", self.step)));
             }
         }
         let (step_before, wall_before) = self.last_logged;
@@ -368,6 +387,7 @@ impl Run {
     }
 
     fn write_record(&mut self, status: Status) -> TrainResult<()> {
+        self.status = status;
         let mut record = self.setup.record.clone();
         record.insert("status".to_owned(), json!(status));
         record.insert("step".to_owned(), json!(self.step));

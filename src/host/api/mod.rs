@@ -5,9 +5,22 @@
 
 use rhai::Engine;
 
+mod data;
 mod globals;
+mod models;
+mod nn;
+mod optim;
+mod run;
+mod schedule;
+mod tensor;
 
 /// Gives `engine` everything scripts can call.
 pub fn register(engine: &mut Engine) {
     globals::register(engine);
+    data::register(engine);
+    models::register(engine);
+    nn::register(engine);
+    optim::register(engine);
+    run::register(engine);
+    schedule::register(engine);
 }

@@ -1,0 +1,371 @@
+//! `models`: vision transformers and masked autoencoders, and what every model can do.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Engine, FLOAT, INT, ImmutableString, Map, NativeCallContext};
+use tch::{Kind, Tensor};
+
+use super::data::BatchHandle;
+use super::tensor::TensorHandle;
+use crate::host::errors::{Failure, ScriptResult, script_error};
+use crate::host::options::{ImageSize, OptionMap};
+use crate::host::session::Session;
+use crate::nn::{DecorOptions, DecorSchedule, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler, StopAt, Vit, VitConfig};
+use crate::train::pictures::Picture;
+use crate::train::{TrainError, checkpoint};
+
+impl From<NnError> for Failure {
+    fn from(err: NnError) -> Self {
+        match err {
+            NnError::Torch(err) => err.into(),
+            err => Self::script(err.to_string()),
+        }
+    }
+}
+
+impl From<TrainError> for Failure {
+    fn from(err: TrainError) -> Self {
+        match err {
+            TrainError::Nn(err) => err.into(),
+            TrainError::Torch(err) => err.into(),
+            TrainError::Io { .. } => Self::machine(err.to_string()),
+            TrainError::Diverged(_) => Self::new(crate::host::errors::Kind::Diverged, err.to_string()),
+            TrainError::Broken { .. } | TrainError::Config(_) => Self::script(err.to_string()),
+        }
+    }
+}
+
+/// What a model handle stands for.
+enum Network {
+    Mae(Box<Mae>),
+    Vit(Box<Vit>),
+    Linear(Rc<Linear>),
+}
+
+pub struct Model {
+    network: Network,
+    registry: Rc<Registry>,
+    /// The loss of the last step, added up over its micro-batches; left on the device.
+    last_loss: RefCell<Option<Tensor>>,
+    /// Where the last forward pass with gradients stood.
+    last_place: Cell<Option<Place>>,
+}
+
+/// A model as scripts hold it: copies are the same model.
+#[derive(Clone)]
+pub struct ModelHandle(pub Rc<Model>);
+
+impl ModelHandle {
+    fn new(network: Network, registry: Rc<Registry>) -> Self {
+        Self(Rc::new(Model { network, registry, last_loss: RefCell::default(), last_place: Cell::default() }))
+    }
+
+    /// A linear layer on its own.
+    pub fn linear(layer: Rc<Linear>, registry: Rc<Registry>) -> Self {
+        Self::new(Network::Linear(layer), registry)
+    }
+
+    pub fn registry(&self) -> &Rc<Registry> {
+        &self.0.registry
+    }
+
+    /// The place of the next pass of a layer that is trained on its own: every pass counts as a step.
+    fn next_place(&self, seed: u64) -> Place {
+        let step = self.0.last_place.get().map_or(0, |place| place.step + 1);
+        let place = Place { seed, step, epoch: 0, micro: 0, micro_batches: 1 };
+        self.0.last_place.set(Some(place));
+        place
+    }
+
+    fn mae(&self, ctx: &NativeCallContext, what: &str) -> ScriptResult<&Mae> {
+        match &self.0.network {
+            Network::Mae(mae) => Ok(mae),
+            _ => Err(script_error(ctx, format!("{what}: only a masked autoencoder (models::mae) has it"))),
+        }
+    }
+}
+
+pub fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<ModelHandle>("Model");
+    engine.register_type_with_name::<PictureHandle>("Picture");
+    engine.register_static_module("models", exported_module!(functions).into());
+    engine.register_global_module(exported_module!(methods).into());
+}
+
+/// A picture as scripts hold it.
+#[derive(Clone)]
+pub struct PictureHandle(pub Rc<Picture>);
+
+/// The options of a vision transformer, out of a map that may hold others.
+fn vit_config(options: &mut OptionMap) -> ScriptResult<VitConfig> {
+    let ImageSize(height, width) = options.need("image_size")?;
+    Ok(VitConfig {
+        image_size: (height, width),
+        patch_size: options.need("patch_size")?,
+        channels: options.or("channels", 3)?,
+        embed_dim: options.need("embed_dim")?,
+        depth: options.need("depth")?,
+        num_heads: options.need("num_heads")?,
+        mlp_ratio: options.or("mlp_ratio", 4.0)?,
+    })
+}
+
+fn decor_options(ctx: &NativeCallContext, map: Map) -> ScriptResult<DecorOptions> {
+    let mut options = OptionMap::new(ctx, "decorrelate", map);
+    let usual = DecorOptions::default();
+    let schedule = match options.get::<String>("schedule")?.as_deref() {
+        None => usual.schedule,
+        Some("constant") => DecorSchedule::Constant,
+        Some("follow") => DecorSchedule::Follow,
+        Some(other) => {
+            return Err(options.error(format!("schedule: expected \"constant\" or \"follow\", got \"{other}\"")));
+        }
+    };
+    let stop_at = match options.get::<Dynamic>("stop_at")? {
+        None => None,
+        Some(value) => Some(stop_at(ctx, value)?),
+    };
+    let made = DecorOptions {
+        lr: options.or("lr", usual.lr)?,
+        sample: options.or("sample", usual.sample)?,
+        max_rows: options.or("max_rows", usual.max_rows)?,
+        kappa: options.or("kappa", usual.kappa)?,
+        every: options.count("every")?.unwrap_or(usual.every),
+        schedule,
+        stop_at,
+    };
+    options.finish()?;
+    Ok(made)
+}
+
+/// A step as a whole number, or `#{ epoch: n }`.
+fn stop_at(ctx: &NativeCallContext, value: Dynamic) -> ScriptResult<StopAt> {
+    let expected = "stop_at: expected a step, #{ step: n } or #{ epoch: n }";
+    if let Ok(step) = value.as_int() {
+        return u64::try_from(step).map(StopAt::Step).map_err(|_| script_error(ctx, expected));
+    }
+    let map = value.try_cast::<Map>().ok_or_else(|| script_error(ctx, expected))?;
+    let mut options = OptionMap::new(ctx, "stop_at", map);
+    let (step, epoch) = (options.count("step")?, options.count("epoch")?);
+    options.finish()?;
+    match (step, epoch) {
+        (Some(step), None) => Ok(StopAt::Step(step)),
+        (None, Some(epoch)) => Ok(StopAt::Epoch(epoch)),
+        _ => Err(script_error(ctx, expected)),
+    }
+}
+
+#[export_module]
+mod functions {
+    /// A masked autoencoder on a vision transformer (He et al. 2022), freshly initialized from the seed.
+    ///
+    /// Options: those of `models::vit`, and `decoder_embed_dim`, `decoder_depth`, `decoder_num_heads`, `mask_ratio` (0.75,
+    /// the fraction of patches removed), `norm_pix` (false).
+    #[rhai_fn(return_raw)]
+    pub fn mae(ctx: NativeCallContext, options: Map) -> ScriptResult<ModelHandle> {
+        let mut options = OptionMap::new(&ctx, "models::mae", options);
+        let config = MaeConfig {
+            encoder: vit_config(&mut options)?,
+            decoder_embed_dim: options.need("decoder_embed_dim")?,
+            decoder_depth: options.need("decoder_depth")?,
+            decoder_num_heads: options.need("decoder_num_heads")?,
+            mask_ratio: options.or("mask_ratio", 0.75)?,
+            norm_pix: options.or("norm_pix", false)?,
+        };
+        options.finish()?;
+        let session = Session::of(&ctx);
+        let model = Mae::new(&config, session.seed(), Kind::Float, session.options.device);
+        let model = model.map_err(|err| script_error(&ctx, err))?;
+        let registry = Rc::clone(model.registry());
+        Ok(ModelHandle::new(Network::Mae(Box::new(model)), registry))
+    }
+
+    /// A vision transformer: class token, fixed 2-D sine-cosine positions, pre-norm blocks.
+    ///
+    /// Options: `image_size` (pixels, or `[height, width]`), `patch_size`, `channels` (3), `embed_dim`, `depth`,
+    /// `num_heads`, `mlp_ratio` (4).
+    #[rhai_fn(return_raw)]
+    pub fn vit(ctx: NativeCallContext, options: Map) -> ScriptResult<ModelHandle> {
+        let mut options = OptionMap::new(&ctx, "models::vit", options);
+        let config = vit_config(&mut options)?;
+        options.finish()?;
+        let session = Session::of(&ctx);
+        let registry = Registry::new(session.seed(), session.options.device, Kind::Float);
+        let model = Vit::new(&registry.root(), &config).map_err(|err| script_error(&ctx, err))?;
+        Ok(ModelHandle::new(Network::Vit(Box::new(model)), registry))
+    }
+}
+
+#[export_module]
+mod methods {
+    /// Decorrelates the layers that the patterns choose, and no others; `[]` is plain back-propagation. `*` matches one part
+    /// of a name, `**` any parts, `!` subtracts. Returns the names of the chosen layers.
+    ///
+    /// Options: `lr` (η, 5e-4), `sample` (fraction or number of rows, 0.1), `max_rows` (0, no bound), `kappa` (0), `every`
+    /// (1 step), `schedule` (`"constant"`, or `"follow"` the weight schedule), `stop_at` (a step, or `#{ epoch: n }`).
+    ///
+    /// Errors: a pattern that matches nothing, an unknown option, a value outside its range.
+    #[rhai_fn(return_raw, pure)]
+    pub fn decorrelate(ctx: NativeCallContext, model: &mut ModelHandle, patterns: Array, options: Map) -> ScriptResult<Array> {
+        let options = decor_options(&ctx, options)?;
+        let mut texts = Vec::with_capacity(patterns.len());
+        for pattern in patterns {
+            let shown = pattern.to_string();
+            let text = pattern.into_string();
+            texts.push(text.map_err(|_| script_error(&ctx, format!("patterns: expected texts, got {shown}")))?);
+        }
+        let chosen = model.registry().decorrelate(&texts, &options).map_err(|err| script_error(&ctx, err))?;
+        Ok(chosen.into_iter().map(Dynamic::from).collect())
+    }
+
+    /// The same with one pattern.
+    #[rhai_fn(name = "decorrelate", return_raw, pure)]
+    pub fn decorrelate_one(
+        ctx: NativeCallContext,
+        model: &mut ModelHandle,
+        pattern: ImmutableString,
+        options: Map,
+    ) -> ScriptResult<Array> {
+        decorrelate(ctx, model, vec![pattern.into()], options)
+    }
+
+    /// One update of every R from this step's sampled rows. Call it after `opt.step`.
+    #[rhai_fn(return_raw, pure)]
+    pub fn update_decorrelation(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<()> {
+        model.registry().update_decorrelation().map_err(|err| script_error(&ctx, err))
+    }
+
+    /// Freezes every R; each stays applied.
+    #[rhai_fn(pure)]
+    pub fn freeze_decorrelation(model: &mut ModelHandle) {
+        model.registry().freeze_decorrelation();
+    }
+
+    /// Folds every R into its weight and drops it; outputs stay the same.
+    #[rhai_fn(return_raw, pure)]
+    pub fn fuse(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<()> {
+        model.registry().fuse().map_err(|err| script_error(&ctx, err))
+    }
+
+    /// The names of all layers that can be decorrelated.
+    #[rhai_fn(pure)]
+    pub fn layers(model: &mut ModelHandle) -> Array {
+        model.registry().layers().iter().map(|layer| Dynamic::from(layer.name().to_owned())).collect()
+    }
+
+    /// The names of the decorrelated layers.
+    #[rhai_fn(pure)]
+    pub fn decorrelated(model: &mut ModelHandle) -> Array {
+        model.registry().decorrelated().iter().map(|layer| Dynamic::from(layer.name().to_owned())).collect()
+    }
+
+    /// Per-layer figures at the last update: `#{ layer: #{ decor_loss, mean_abs_corr } }`.
+    #[rhai_fn(return_raw, pure)]
+    pub fn decorrelation_metrics(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<Map> {
+        let all = model.registry().layer_metrics().map_err(|err| script_error(&ctx, err))?;
+        let figures = |metrics: crate::nn::LayerMetrics| {
+            Map::from([
+                ("decor_loss".into(), metrics.decor_loss.into()),
+                ("mean_abs_corr".into(), metrics.mean_abs_corr.into()),
+            ])
+        };
+        Ok(all.into_iter().map(|(name, metrics)| (name.into(), Dynamic::from(figures(metrics)))).collect())
+    }
+
+    /// Trained values in all.
+    #[rhai_fn(get = "parameters", pure)]
+    pub fn parameters(model: &mut ModelHandle) -> INT {
+        model.registry().parameter_count()
+    }
+
+    /// A parameter or R by its checkpoint name, as a copy: `model.tensor("encoder.blocks.0.attn.qkv.weight")`.
+    #[rhai_fn(return_raw, pure)]
+    pub fn tensor(ctx: NativeCallContext, model: &mut ModelHandle, name: ImmutableString) -> ScriptResult<TensorHandle> {
+        let state = model.registry().state();
+        let found = state.iter().find(|(own, _)| *own == name.as_str());
+        let (_, tensor) = found.ok_or_else(|| script_error(&ctx, format!("the model has no tensor {name}")))?;
+        Ok(tensor.f_detach_copy().map_err(|err| script_error(&ctx, err))?.into())
+    }
+
+    /// The training loss of a batch, a tensor to call `backward` on: mean squared error over removed patches, divided by
+    /// the number of micro-batches of its step.
+    #[rhai_fn(return_raw, pure)]
+    pub fn loss(ctx: NativeCallContext, model: &mut ModelHandle, batch: BatchHandle) -> ScriptResult<TensorHandle> {
+        let mae = model.mae(&ctx, "loss")?;
+        let loss = mae.loss(batch.images.tensor(), &batch.place).map_err(|err| script_error(&ctx, err))?;
+        let mut last = model.0.last_loss.borrow_mut();
+        let sum = match last.take() {
+            Some(before) if batch.place.micro > 0 => before.f_add(&loss.detach()).map_err(|err| script_error(&ctx, err))?,
+            _ => loss.detach(),
+        };
+        *last = Some(sum);
+        model.0.last_place.set(Some(batch.place));
+        Ok(loss.into())
+    }
+
+    /// The loss of the last step, over all its micro-batches; not read from the device until somebody looks.
+    #[rhai_fn(return_raw, pure)]
+    pub fn last_loss(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<TensorHandle> {
+        let last = model.0.last_loss.borrow();
+        let last = last.as_ref().ok_or_else(|| script_error(&ctx, "last_loss: loss(batch) has not been called yet"))?;
+        Ok(last.shallow_clone().into())
+    }
+
+    /// The loss of a batch without gradients; decorrelated layers do not notice.
+    #[rhai_fn(return_raw, pure)]
+    pub fn evaluate(ctx: NativeCallContext, model: &mut ModelHandle, batch: BatchHandle) -> ScriptResult<FLOAT> {
+        let mae = model.mae(&ctx, "evaluate")?;
+        let loss = mae.evaluate(batch.images.tensor(), &batch.place).map_err(|err| script_error(&ctx, err))?;
+        loss.f_double_value(&[]).map_err(|err| script_error(&ctx, err))
+    }
+
+    /// The loss of predicting, for every removed patch, its image's mean of visible pixels, with the masks of `evaluate`.
+    #[rhai_fn(return_raw, pure)]
+    pub fn mean_baseline(ctx: NativeCallContext, model: &mut ModelHandle, batch: BatchHandle) -> ScriptResult<FLOAT> {
+        let mae = model.mae(&ctx, "mean_baseline")?;
+        let loss = mae.mean_baseline(batch.images.tensor(), &batch.place).map_err(|err| script_error(&ctx, err))?;
+        loss.f_double_value(&[]).map_err(|err| script_error(&ctx, err))
+    }
+
+    /// A picture with a row per image: original, visible patches, reconstruction.
+    #[rhai_fn(return_raw, pure)]
+    pub fn reconstruct(ctx: NativeCallContext, model: &mut ModelHandle, batch: BatchHandle) -> ScriptResult<PictureHandle> {
+        let mae = model.mae(&ctx, "reconstruct")?;
+        let images = batch.images.tensor();
+        let made = mae.reconstruct(images, &batch.place).map_err(|err| script_error(&ctx, err))?;
+        let normalization = (&batch.normalization.mean[..], &batch.normalization.std[..]);
+        let patch_size = mae.config().encoder.patch_size;
+        let picture = Picture::reconstruction(images, &made.pasted, &made.mask, patch_size, normalization);
+        Ok(PictureHandle(Rc::new(picture.map_err(|err| script_error(&ctx, err))?)))
+    }
+
+    /// Outputs for a tensor: features of all tokens, class token first, for images; `y` for a linear layer's `x`. A
+    /// decorrelated linear layer keeps sampled rows of its last pass for `update_decorrelation`.
+    #[rhai_fn(return_raw, pure)]
+    pub fn forward(ctx: NativeCallContext, model: &mut ModelHandle, x: TensorHandle) -> ScriptResult<TensorHandle> {
+        let x = x.tensor();
+        let y = match &model.0.network {
+            Network::Mae(mae) => mae.encoder().forward(x, None, Pass::EVALUATE),
+            Network::Vit(vit) => vit.forward(x, None, Pass::EVALUATE),
+            Network::Linear(layer) => {
+                let place = model.next_place(Session::of(&ctx).seed());
+                let sampler = RowSampler::new(&place, x.device());
+                layer.forward(x, Pass::train(&place, &sampler))
+            }
+        };
+        Ok(y.map_err(|err| script_error(&ctx, err))?.into())
+    }
+
+    /// Takes over the weights of a safetensors file: a checkpoint's `model.safetensors` with the same names and shapes.
+    ///
+    /// Errors: a file that is not whole, or a tensor that is missing, unexpected, or of another shape.
+    #[rhai_fn(return_raw, pure)]
+    pub fn load(ctx: NativeCallContext, model: &mut ModelHandle, path: ImmutableString) -> ScriptResult<()> {
+        let path = Session::of(&ctx).readable(&path).map_err(|err| script_error(&ctx, err))?;
+        let state = checkpoint::read_tensors(&path).map_err(|err| script_error(&ctx, err))?;
+        let loaded = model.registry().load_state(&state);
+        loaded.map_err(|err| script_error(&ctx, format!("{}: {err}", path.display())))
+    }
+}

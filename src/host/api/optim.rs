@@ -1,0 +1,65 @@
+//! `optim`: optimizers.
+
+use std::rc::Rc;
+
+use rhai::plugin::*;
+use rhai::{Dynamic, Engine, FLOAT, Map, NativeCallContext};
+
+use super::models::ModelHandle;
+use crate::host::errors::{ScriptResult, script_error};
+use crate::host::options::{OptionMap, number};
+use crate::train::{AdamW, AdamWConfig};
+
+/// An optimizer as scripts hold it.
+#[derive(Clone)]
+pub struct OptimizerHandle(pub Rc<AdamW>);
+
+pub fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<OptimizerHandle>("Optimizer");
+    engine.register_static_module("optim", exported_module!(functions).into());
+    engine.register_global_module(exported_module!(methods).into());
+}
+
+#[export_module]
+mod functions {
+    /// AdamW on libtorch's fused kernel. Biases, norms and tokens are not decayed.
+    ///
+    /// Options: `lr` (the peak rate, 1e-3), `beta1` (0.9), `beta2` (0.95), `weight_decay` (0.05), `eps` (1e-8).
+    #[rhai_fn(return_raw)]
+    pub fn adamw(ctx: NativeCallContext, model: ModelHandle, options: Map) -> ScriptResult<OptimizerHandle> {
+        let mut options = OptionMap::new(&ctx, "optim::adamw", options);
+        let usual = AdamWConfig::default();
+        let config = AdamWConfig {
+            lr: options.or("lr", usual.lr)?,
+            beta1: options.or("beta1", usual.beta1)?,
+            beta2: options.or("beta2", usual.beta2)?,
+            weight_decay: options.or("weight_decay", usual.weight_decay)?,
+            eps: options.or("eps", usual.eps)?,
+        };
+        options.finish()?;
+        let made = AdamW::new(Rc::clone(model.registry()), config);
+        Ok(OptimizerHandle(Rc::new(made.map_err(|err| script_error(&ctx, err))?)))
+    }
+}
+
+#[export_module]
+mod methods {
+    /// One update at learning rate `lr`: folds the gradients of decorrelated layers, steps, clears all gradients.
+    #[rhai_fn(name = "step", return_raw, pure)]
+    pub fn step_at(ctx: NativeCallContext, optimizer: &mut OptimizerHandle, lr: Dynamic) -> ScriptResult<()> {
+        let lr = number(&lr).ok_or_else(|| script_error(&ctx, format!("lr: expected a number, got {lr}")))?;
+        optimizer.0.step(lr).map_err(|err| script_error(&ctx, err))
+    }
+
+    /// One update at the optimizer's own learning rate.
+    #[rhai_fn(name = "step", return_raw, pure)]
+    pub fn step(ctx: NativeCallContext, optimizer: &mut OptimizerHandle) -> ScriptResult<()> {
+        optimizer.0.step(optimizer.0.config().lr).map_err(|err| script_error(&ctx, err))
+    }
+
+    /// The peak learning rate.
+    #[rhai_fn(get = "lr", pure)]
+    pub fn lr(optimizer: &mut OptimizerHandle) -> FLOAT {
+        optimizer.0.config().lr
+    }
+}

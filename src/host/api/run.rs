@@ -1,0 +1,458 @@
+//! `run`: one training run, its steps, its figures, its directory.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
+use rhai::plugin::*;
+use rhai::{Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, GlobalRuntimeState, INT, ImmutableString, Map, NativeCallContext, Position};
+use serde_json::{Value, json};
+
+use super::data::{LoaderHandle, ValLoaderHandle};
+use super::models::{ModelHandle, PictureHandle};
+use super::optim::OptimizerHandle;
+use super::tensor::TensorHandle;
+use crate::data::Dataset;
+use crate::host::errors::{Failure, ScriptResult, Stop, script_error};
+use crate::host::options::{OptionMap, number};
+use crate::host::progress::Progress;
+use crate::host::runs::{self, SharedRun};
+use crate::host::session::Session;
+use crate::train::TrainError;
+use crate::train::error::At;
+use crate::train::experiment::write_sources;
+use crate::train::run::{Run, Setup, Status, read_scalar};
+
+/// A run as scripts hold it: copies are the same run.
+#[derive(Clone)]
+pub struct RunHandle {
+    run: SharedRun,
+    session: Weak<Session>,
+    model: ModelHandle,
+    optimizer: OptimizerHandle,
+    /// Whose unreadable files are this run's.
+    datasets: Rc<Vec<Dataset>>,
+    name: Rc<str>,
+    /// While its steps run.
+    progress: Rc<RefCell<Option<Progress>>>,
+}
+
+pub fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<RunHandle>("Run");
+    engine.register_iterator_result::<Steps, INT>();
+    engine.register_static_module("run", exported_module!(functions).into());
+    engine.register_global_module(exported_module!(methods).into());
+}
+
+/// The functions of a script that a run calls by itself, with the run as their argument.
+const ON_STEP: &str = "on_step";
+const ON_EPOCH: &str = "on_epoch";
+const ON_VALIDATION: &str = "on_validation";
+
+/// The steps of a run, for a `for` loop. Between two of them everything happens that is not training.
+#[derive(Clone)]
+pub struct Steps {
+    handle: RunHandle,
+    /// The caller's modules and functions, for hooks.
+    global: Rc<GlobalRuntimeState>,
+    /// Whether a step has been handed out and not ended yet.
+    in_step: Rc<Cell<bool>>,
+    ended: Rc<Cell<bool>>,
+}
+
+impl Iterator for Steps {
+    type Item = ScriptResult<INT>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended.get() {
+            return None;
+        }
+        match self.advance() {
+            Ok(Some(step)) => Some(Ok(step)),
+            Ok(None) => {
+                self.end();
+                None
+            }
+            Err(err) => {
+                self.end();
+                Some(Err(err))
+            }
+        }
+    }
+}
+
+impl Steps {
+    /// Ends the step before, if there is one, and begins the next.
+    fn advance(&mut self) -> ScriptResult<Option<INT>> {
+        let Some(session) = self.handle.session.upgrade() else { return Ok(None) };
+        session.reset_operations();
+        if self.in_step.replace(false) {
+            self.end_step()?;
+        }
+        let mut run = self.handle.run.borrow_mut();
+        if session.interrupted() {
+            let saved = run.save("last").and_then(|()| run.finish(Status::Interrupted));
+            saved.map_err(without_place)?;
+            let dir = run.dir().display().to_string();
+            drop(run);
+            self.end();
+            eprintln!("interrupted: saved; carry on with\n    dbp-host --resume {dir}");
+            return Err(Stop::Interrupted.error());
+        }
+        if run.step() >= run.total() {
+            run.finish(Status::Done).map_err(without_place)?;
+            return Ok(None);
+        }
+        session.set_in_training(true);
+        self.in_step.set(true);
+        run.begin_step();
+        Ok(Some(run.step() as INT))
+    }
+
+    fn end_step(&self) -> ScriptResult<()> {
+        let handle = &self.handle;
+        let epoch_before = handle.run.borrow().epoch();
+        handle.add_automatic_figures().map_err(without_place)?;
+        handle.note_skipped().map_err(without_place)?;
+        let ended = handle.run.borrow_mut().end_step();
+        let line = ended.map_err(|err| handle.diverged_or(err))?;
+        let step = handle.run.borrow().step();
+        if let Some(progress) = handle.progress.borrow().as_ref() {
+            progress.step(step, line.as_ref());
+        }
+        let validated = line.is_some_and(|line| line.contains_key("val_loss"));
+        let new_epoch = handle.run.borrow().epoch() > epoch_before;
+        for (hook, due) in [(ON_STEP, true), (ON_EPOCH, new_epoch), (ON_VALIDATION, validated)] {
+            if due {
+                self.call_hook(hook)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `fn NAME(run)` of the script, if it has one.
+    fn call_hook(&self, name: &str) -> ScriptResult<()> {
+        let Some(session) = self.handle.session.upgrade() else { return Ok(()) };
+        let defined = self.global.lib.iter().any(|module| module.get_script_fn(name, 1).is_some());
+        if !defined {
+            return Ok(());
+        }
+        let engine = session.engine();
+        let ctx = NativeCallContext::new_with_all_fields(&engine, name, None, &self.global, Position::NONE);
+        ctx.call_fn::<Dynamic>(name, (self.handle.clone(),)).map(|_| ())
+    }
+
+    fn end(&self) {
+        self.ended.set(true);
+        if let Some(session) = self.handle.session.upgrade() {
+            session.set_in_training(false);
+        }
+        if let Some(progress) = self.handle.progress.borrow_mut().take() {
+            progress.finish();
+        }
+    }
+}
+
+/// Errors between steps happen at the loop; Rhai fills in its place.
+fn without_place(err: impl Into<Failure>) -> Box<EvalAltResult> {
+    err.into().at(Position::NONE)
+}
+
+impl RunHandle {
+    /// Learning rates and the decorrelation loss, if this step's line is due.
+    fn add_automatic_figures(&self) -> Result<(), TrainError> {
+        let mut run = self.run.borrow_mut();
+        if !run.log_due(run.step()) {
+            return Ok(());
+        }
+        let mut fields = serde_json::Map::new();
+        let model = self.model.registry();
+        fields.insert("lr".to_owned(), json!(self.optimizer.0.last_lr()));
+        if let Some(rate) = model.decor_rate() {
+            fields.insert("decor_lr".to_owned(), json!(rate));
+        }
+        if let Some(loss) = model.decor_loss()? {
+            fields.insert("decor_loss".to_owned(), read_scalar(&loss)?);
+        }
+        run.log(fields);
+        Ok(())
+    }
+
+    fn note_skipped(&self) -> Result<(), TrainError> {
+        let mut skipped: Vec<(String, String)> = self.datasets.iter().flat_map(Dataset::skipped).collect();
+        skipped.sort();
+        skipped.dedup();
+        self.run.borrow_mut().set_skipped(skipped)
+    }
+
+    /// A run that diverged says where its last good checkpoint is.
+    fn diverged_or(&self, err: TrainError) -> Box<EvalAltResult> {
+        let failure = Failure::from(err);
+        if failure.kind != crate::host::errors::Kind::Diverged {
+            return without_place(failure);
+        }
+        let run = self.run.borrow();
+        let last = run.dir().join("checkpoints/last");
+        let hint = format!("the last good checkpoint is {}; try a smaller lr or decor_lr", last.display());
+        without_place(Failure { message: format!("training diverged: {}", failure.message), ..failure.with_hint(hint) })
+    }
+}
+
+/// Reads one logged value: numbers, text and flags as they are, tensors from the device. Not finite is `null`.
+fn logged(ctx: &NativeCallContext, name: &str, value: Dynamic) -> ScriptResult<Value> {
+    if let Some(tensor) = value.read_lock::<TensorHandle>() {
+        return read_scalar(tensor.tensor()).map_err(|err| script_error(ctx, err));
+    }
+    if let Ok(int) = value.as_int() {
+        return Ok(json!(int));
+    }
+    if let Some(float) = number(&value) {
+        return Ok(json!(float));
+    }
+    if let Ok(flag) = value.as_bool() {
+        return Ok(json!(flag));
+    }
+    let shown = value.type_name().to_owned();
+    value.into_string().map(Value::String).map_err(|_| {
+        script_error(ctx, format!("log: {name}: expected a number, text or a tensor of one value, got {shown}"))
+    })
+}
+
+#[export_module]
+mod functions {
+    /// Starts a run: makes its directory, or, under `--resume`, restores model, optimizer and step from its last checkpoint.
+    ///
+    /// Options: `model`, `opt`, `loader`; `val` (a validation loader, for the list of files), `recipe` (a map, kept in
+    /// `run.json`), `name` (the script's), `validate_every` (steps; 0 is at the end only), `log_every` (10 steps),
+    /// `save_every` (steps; as often as it validates, 100 if it does not).
+    #[rhai_fn(return_raw)]
+    pub fn start(ctx: NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
+        let session = Session::of(&ctx);
+        let mut options = OptionMap::new(&ctx, "run::start", options);
+        let model = typed::<ModelHandle>(&mut options, "model", "a model")?;
+        let optimizer = typed::<OptimizerHandle>(&mut options, "opt", "an optimizer")?;
+        let loader = typed::<LoaderHandle>(&mut options, "loader", "a loader")?;
+        let val = match options.get::<Dynamic>("val")? {
+            Some(val) => Some(val.try_cast::<ValLoaderHandle>().ok_or_else(|| options.error("val: expected a validation loader"))?),
+            None => None,
+        };
+        let recipe = options.get::<Map>("recipe")?;
+        let script = session.options.script.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
+        let name = options.or("name", script)?;
+        let validate_every = options.count("validate_every")?.unwrap_or(0);
+        let log_every = options.count("log_every")?.unwrap_or(10);
+        let save_every = options.count("save_every")?.unwrap_or(if validate_every > 0 { validate_every } else { 100 });
+        options.finish()?;
+
+        let place = |err: Failure| script_error(&ctx, err);
+        let dir = session.runs.next_directory(&session, &name).map_err(place)?;
+        let mut record = serde_json::Map::new();
+        record.insert("name".to_owned(), json!(name));
+        record.extend(runs::about(&session));
+        if let Some(recipe) = recipe {
+            record.insert("recipe".to_owned(), rhai::serde::from_dynamic::<Value>(&Dynamic::from(recipe)).unwrap_or_default());
+        }
+        let registry = model.registry();
+        record.insert("parameters".to_owned(), json!(registry.parameter_count()));
+        let decorrelated: Vec<String> = registry.decorrelated().iter().map(|l| l.name().to_owned()).collect();
+        record.insert("decorrelated".to_owned(), json!(decorrelated));
+        record.insert("images".to_owned(), json!(loader.loader.dataset().len()));
+        record.insert("normalization".to_owned(), json!(loader.loader.normalization()));
+
+        let mut datasets = vec![loader.loader.dataset().clone()];
+        datasets.extend(val.as_ref().map(|val| val.loader.dataset().clone()));
+        let started = || -> Result<Run, TrainError> {
+            let sources = session.sources.borrow();
+            let sources = sources.iter().map(|source| (source.key.clone(), source.text.clone())).collect();
+            write_sources(&dir, &sources)?;
+            write_files(&dir, &datasets)?;
+            Run::start(Setup {
+                dir: dir.clone(),
+                model: Rc::clone(registry),
+                optimizer: Rc::clone(&optimizer.0),
+                record,
+                images_per_step: loader.loader.config().batch as u64,
+                steps_per_epoch: loader.loader.steps_per_epoch(),
+                log_every,
+                validate_every,
+                save_every,
+            })
+        };
+        let run = started().map_err(|err| script_error(&ctx, err))?;
+        for dataset in &datasets {
+            dataset.restore_skipped(run.skipped());
+        }
+        match run.resumed_at() {
+            Some(step) => eprintln!("{}: carrying on from step {step}", dir.display()),
+            None => eprintln!("{}", dir.display()),
+        }
+        let run = Rc::new(RefCell::new(run));
+        session.runs.add(Rc::clone(&run));
+        Ok(RunHandle {
+            run,
+            session: Rc::downgrade(&session),
+            model,
+            optimizer,
+            datasets: Rc::new(datasets),
+            name: name.into(),
+            progress: Rc::default(),
+        })
+    }
+
+    /// Sets the seed of everything that is made after this call: weights, order, crops, masks. `--seed` wins.
+    #[rhai_fn(return_raw)]
+    pub fn seed(ctx: NativeCallContext, seed: INT) -> ScriptResult<()> {
+        let seed = u64::try_from(seed).map_err(|_| script_error(&ctx, format!("seed: expected 0 or more, got {seed}")))?;
+        Session::of(&ctx).set_seed(seed);
+        Ok(())
+    }
+}
+
+fn typed<T: Clone + 'static>(options: &mut OptionMap, key: &'static str, what: &str) -> ScriptResult<T> {
+    let value = options.need::<Dynamic>(key)?;
+    value.try_cast::<T>().ok_or_else(|| options.error(format!("{key}: expected {what}")))
+}
+
+/// `files.txt`: which set each file went into, and its name.
+fn write_files(dir: &std::path::Path, datasets: &[Dataset]) -> Result<(), TrainError> {
+    let mut text = String::new();
+    for (part, dataset) in ["train", "val"].iter().zip(datasets) {
+        for file in dataset.files() {
+            text.push_str(&format!("{part}\t{file}\n"));
+        }
+    }
+    let path = dir.join("files.txt");
+    std::fs::write(&path, text).at(&path)
+}
+
+#[export_module]
+mod methods {
+    /// The steps that are left until there are `total`, for a `for` loop; numbers count from 0. Between two steps the run
+    /// logs, saves, answers Ctrl-C, and calls the script's `on_step(run)`, `on_epoch(run)` and `on_validation(run)`.
+    #[rhai_fn(return_raw, pure)]
+    pub fn steps(ctx: NativeCallContext, run: &mut RunHandle, total: INT) -> ScriptResult<Steps> {
+        let total = u64::try_from(total).map_err(|_| script_error(&ctx, format!("steps: expected 0 or more, got {total}")))?;
+        let first = {
+            let mut inner = run.run.borrow_mut();
+            inner.set_total(total);
+            // A checkpoint from before the first step, so that there is always one to go back to.
+            if inner.step() == 0 && total > 0 && inner.resumed_at().is_none() {
+                inner.save("last").map_err(|err| script_error(&ctx, err))?;
+            }
+            inner.step()
+        };
+        let progress = Rc::clone(&run.progress);
+        *progress.borrow_mut() = (first < total).then(|| Progress::new(&run.name, first, total));
+        Session::of(&ctx).set_printer(move |text| {
+            let write = || {
+                use std::io::Write;
+                // A reader that went away is no reason to stop training.
+                let _ = writeln!(std::io::stdout().lock(), "{text}");
+            };
+            match progress.borrow().as_ref() {
+                Some(progress) => progress.print(write),
+                None => write(),
+            }
+        });
+        Ok(Steps {
+            handle: run.clone(),
+            global: Rc::new(ctx.global_runtime_state().clone()),
+            in_step: Rc::default(),
+            ended: Rc::default(),
+        })
+    }
+
+    /// Adds figures to this step's line of `metrics.jsonl`. A line is written for every `log_every`-th step and at every
+    /// validation; at other steps this costs nothing, and tensors are not read from the device.
+    #[rhai_fn(return_raw, pure)]
+    pub fn log(ctx: NativeCallContext, run: &mut RunHandle, fields: Map) -> ScriptResult<()> {
+        let mut inner = run.run.borrow_mut();
+        if !inner.log_due(inner.step()) {
+            return Ok(());
+        }
+        let mut read = serde_json::Map::new();
+        for (name, value) in fields {
+            let value = logged(&ctx, &name, value)?;
+            read.insert(name.to_string(), value);
+        }
+        inner.log(read);
+        Ok(())
+    }
+
+    /// Adds a line to `layers.jsonl`: decorrelation loss and correlation of every decorrelated layer at its last update.
+    #[rhai_fn(return_raw, pure)]
+    pub fn log_layers(ctx: NativeCallContext, run: &mut RunHandle) -> ScriptResult<()> {
+        run.run.borrow_mut().log_layers().map_err(|err| script_error(&ctx, err))
+    }
+
+    /// Whether step `step` is to be validated: every `validate_every` steps, and the last one.
+    #[rhai_fn(pure)]
+    pub fn validation_due(run: &mut RunHandle, step: INT) -> bool {
+        run.run.borrow().validation_due(u64::try_from(step).unwrap_or(0))
+    }
+
+    /// Calls `work(run)` with the clock stopped: it does not count as training.
+    #[rhai_fn(return_raw, pure)]
+    pub fn untimed(ctx: NativeCallContext, run: &mut RunHandle, work: FnPtr) -> ScriptResult<Dynamic> {
+        run.run.borrow_mut().pause();
+        let result = work.call_within_context::<Dynamic>(&ctx, (run.clone(),));
+        run.run.borrow_mut().resume_clock();
+        result
+    }
+
+    /// Saves a picture as `pictures/NAME-STEP.png`; returns its path.
+    #[rhai_fn(return_raw, pure)]
+    pub fn picture(ctx: NativeCallContext, run: &mut RunHandle, name: ImmutableString, picture: PictureHandle) -> ScriptResult<ImmutableString> {
+        let plain = name.chars().all(|c| c.is_alphanumeric() || "-_".contains(c)) && !name.is_empty();
+        if !plain {
+            return Err(script_error(&ctx, format!("name: expected letters, digits, - and _, got \"{name}\"")));
+        }
+        let path = run.run.borrow_mut().picture(&name, &picture.0).map_err(|err| script_error(&ctx, err))?;
+        Ok(path.display().to_string().into())
+    }
+
+    /// Adds a fact to `run.json`: a number, text, an array or a map.
+    #[rhai_fn(return_raw, pure)]
+    pub fn note(ctx: NativeCallContext, run: &mut RunHandle, name: ImmutableString, value: Dynamic) -> ScriptResult<()> {
+        let value = rhai::serde::from_dynamic::<Value>(&value)
+            .map_err(|err| script_error(&ctx, format!("note: {name} cannot be written as JSON: {err}")))?;
+        run.run.borrow_mut().note(&name, value).map_err(|err| script_error(&ctx, err))
+    }
+
+    /// Steps done.
+    #[rhai_fn(get = "step", pure)]
+    pub fn step(run: &mut RunHandle) -> INT {
+        run.run.borrow().step() as INT
+    }
+
+    /// Whole epochs done.
+    #[rhai_fn(get = "epoch", pure)]
+    pub fn epoch(run: &mut RunHandle) -> INT {
+        run.run.borrow().epoch() as INT
+    }
+
+    /// Seconds of training so far, validation excluded.
+    #[rhai_fn(get = "wall_s", pure)]
+    pub fn wall_s(run: &mut RunHandle) -> FLOAT {
+        run.run.borrow().wall_s()
+    }
+
+    /// The lowest validation loss, `#{ val_loss, step }`; `()` before the first validation.
+    #[rhai_fn(get = "best", pure)]
+    pub fn best(run: &mut RunHandle) -> Dynamic {
+        run.run.borrow().best().map_or(Dynamic::UNIT, |best| {
+            Map::from([("val_loss".into(), best.val_loss.into()), ("step".into(), (best.step as INT).into())]).into()
+        })
+    }
+
+    /// The run's directory.
+    #[rhai_fn(get = "dir", pure)]
+    pub fn dir(run: &mut RunHandle) -> ImmutableString {
+        run.run.borrow().dir().display().to_string().into()
+    }
+
+    /// The model that is trained.
+    #[rhai_fn(get = "model", pure)]
+    pub fn model(run: &mut RunHandle) -> ModelHandle {
+        run.model.clone()
+    }
+}

@@ -1,0 +1,119 @@
+//! The runs that a script makes: where each goes, what `run.json` says of it, and how they end when the script does.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use chrono::Local;
+use serde_json::{Map, Value, json};
+
+use super::Outcome;
+use super::errors::{Failure, Kind};
+use super::session::Session;
+use crate::train::experiment::{Experiment, Sources};
+use crate::train::run::{Run, Status};
+
+/// A run while it is open, shared by the script's handle, its iterator and this list.
+pub type SharedRun = Rc<RefCell<Run>>;
+
+/// Kept in the session.
+#[derive(Default)]
+pub struct Runs {
+    experiment: RefCell<Option<Experiment>>,
+    open: RefCell<Vec<SharedRun>>,
+}
+
+impl Runs {
+    /// The directory of the script's next run.
+    pub fn next_directory(&self, session: &Session, name: &str) -> Result<PathBuf, Failure> {
+        let mut experiment = self.experiment.borrow_mut();
+        let experiment = match experiment.as_mut() {
+            Some(experiment) => experiment,
+            None => experiment.insert(start_experiment(session)?),
+        };
+        let (dir, _) = experiment.next(name)?;
+        // The first run's directory has moved if this is the second.
+        for (place, run) in self.open.borrow().iter().enumerate() {
+            run.borrow_mut().set_dir(experiment.path_of(place));
+        }
+        Ok(dir)
+    }
+
+    pub fn add(&self, run: SharedRun) {
+        self.open.borrow_mut().push(run);
+    }
+
+    /// Says in every run's `run.json` how it ended, a step left by `break` included.
+    pub fn finish(&self, outcome: &Outcome) -> Result<(), Failure> {
+        let status = match outcome {
+            Outcome::Done => Status::Done,
+            Outcome::Interrupted => Status::Interrupted,
+            Outcome::Failed(err) if err.kind == Kind::Diverged => Status::Diverged,
+            Outcome::Failed(_) => Status::Failed,
+        };
+        for run in self.open.borrow().iter() {
+            let Ok(mut run) = run.try_borrow_mut() else { continue };
+            if status == Status::Done {
+                run.settle()?;
+            }
+            // Runs before the one that failed had ended already.
+            if run.status() == Status::Running {
+                run.finish(status)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn start_experiment(session: &Session) -> Result<Experiment, Failure> {
+    let about = about(session);
+    let sources: Sources =
+        session.sources.borrow().iter().map(|source| (source.key.clone(), source.text.clone())).collect();
+    let started = match &session.options.resume {
+        Some(root) => Experiment::resume(root, about, sources)?,
+        None => {
+            let script = session.options.script.file_stem().map_or("run".into(), |stem| stem.to_string_lossy());
+            let stamp = Local::now().format("%Y-%m-%dT%H-%M-%S").to_string();
+            Experiment::new(&session.options.runs, &stamp, &script, about, sources)
+        }
+    };
+    Ok(started)
+}
+
+/// What every run of a script has in common: what is needed to run it again.
+pub fn about(session: &Session) -> Map<String, Value> {
+    let mut about = Map::new();
+    about.insert("script".to_owned(), json!(session.origin()));
+    about.insert("arguments".to_owned(), Value::Object(session.arguments()));
+    about.insert("seed".to_owned(), json!(session.seed()));
+    about.insert("device".to_owned(), json!(device_name(session.options.device)));
+    about.insert("threads".to_owned(), json!(tch::get_num_threads()));
+    about.insert(
+        "versions".to_owned(),
+        json!({ "dbp_host": env!("CARGO_PKG_VERSION"), "libtorch": env!("DBP_LIBTORCH_VERSION") }),
+    );
+    if let Some(commit) = git_commit(&session.script_folder()) {
+        about.insert("git_commit".to_owned(), json!(commit));
+    }
+    about.insert("started".to_owned(), json!(Local::now().to_rfc3339()));
+    about
+}
+
+fn device_name(device: tch::Device) -> String {
+    match device {
+        tch::Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
+/// The commit that the repository around `folder` is at, read from its files: nothing is started for it.
+fn git_commit(folder: &Path) -> Option<String> {
+    let git = folder.ancestors().map(|folder| folder.join(".git")).find(|git| git.exists())?;
+    let head = std::fs::read_to_string(git.join("HEAD")).ok()?;
+    let Some(name) = head.trim().strip_prefix("ref: ") else { return Some(head.trim().to_owned()) };
+    if let Ok(commit) = std::fs::read_to_string(git.join(name)) {
+        return Some(commit.trim().to_owned());
+    }
+    let packed = std::fs::read_to_string(git.join("packed-refs")).ok()?;
+    packed.lines().find_map(|line| line.strip_suffix(name).map(|commit| commit.trim().to_owned()))
+}

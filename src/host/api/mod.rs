@@ -6,8 +6,10 @@
 use rhai::Engine;
 
 mod globals;
+pub mod tensor;
 
 /// Gives `engine` everything scripts can call.
 pub fn register(engine: &mut Engine) {
     globals::register(engine);
+    tensor::register(engine);
 }

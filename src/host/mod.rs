@@ -14,6 +14,7 @@ use rhai::{Engine, EvalAltResult};
 pub mod api;
 pub mod args;
 mod comments;
+pub mod convert;
 pub mod device;
 pub mod diagnosis;
 pub mod engine;

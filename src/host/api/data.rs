@@ -36,8 +36,6 @@ pub struct LoaderHandle {
 #[derive(Clone)]
 pub struct ValLoaderHandle {
     pub loader: Rc<ValLoader>,
-    /// Images of a whole batch; the last one may be smaller.
-    pub batch: usize,
 }
 
 /// Images on the device, with the address of their randomness and what their normalization was.
@@ -273,7 +271,7 @@ mod methods {
         let batch = config.batch / config.micro_batches;
         let dataset = dataset.0.with_normalization(loader.loader.normalization().clone());
         let made = ValLoader::new(dataset, batch, config.image_size, config.crop, config.workers);
-        Ok(ValLoaderHandle { loader: Rc::new(made.map_err(|err| script_error(&ctx, err))?), batch })
+        Ok(ValLoaderHandle { loader: Rc::new(made.map_err(|err| script_error(&ctx, err))?) })
     }
 
     /// The micro-batches of step `step`, for a `for` loop.

@@ -23,4 +23,5 @@ pub fn register(engine: &mut Engine) {
     optim::register(engine);
     run::register(engine);
     schedule::register(engine);
+    tensor::register(engine);
 }

@@ -1,0 +1,167 @@
+//! Indexing: `x[i]`, `x[-1]`, `x[1..3]`, `x[[0, 1..3]]` for several dimensions, masks and index tensors; and writing there.
+//!
+//! Ranges and integers give views: writing to them writes to the tensor. `()` in a list of indexes takes a whole dimension.
+
+use std::ops::{Range, RangeInclusive};
+
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Engine, INT, NativeCallContext};
+use tch::{Kind, TchError, Tensor};
+
+use super::{TensorHandle, is_floating, made, size};
+use crate::host::convert;
+use crate::host::errors::{Failure, ScriptResult, script_error};
+
+pub fn register(engine: &mut Engine) {
+    engine.register_global_module(exported_module!(indexing).into());
+}
+
+#[export_module]
+mod indexing {
+    /// Part of a tensor: an integer takes one slice of the first dimension, a range several, an array goes through the
+    /// dimensions one by one, a bool tensor selects, an int tensor gathers rows.
+    #[rhai_fn(index_get, return_raw, pure)]
+    pub fn get(ctx: NativeCallContext, x: &mut TensorHandle, index: Dynamic) -> ScriptResult<TensorHandle> {
+        if let Some(index) = index.clone().try_cast::<TensorHandle>() {
+            check_index_tensor(&ctx, x, &index)?;
+            return made(&ctx, x.f_index(&[Some(index.tensor())]));
+        }
+        Ok(view(&ctx, x, &index)?.into())
+    }
+
+    /// Writes a number or a tensor, which is broadcast, to part of a tensor. Every copy of the tensor sees it.
+    #[rhai_fn(index_set, return_raw)]
+    pub fn set(ctx: NativeCallContext, x: &mut TensorHandle, index: Dynamic, value: Dynamic) -> ScriptResult<()> {
+        let value = match value.clone().try_cast::<TensorHandle>() {
+            Some(value) => value.shallow_clone(),
+            None => {
+                let number = match value.as_bool() {
+                    Ok(truth) => f64::from(truth),
+                    Err(_) => convert::float(&ctx, "value", &value)?,
+                };
+                Tensor::f_full([0_i64; 0], number, (x.kind(), x.device())).map_err(|err| script_error(&ctx, err))?
+            }
+        };
+        if let Some(index) = index.clone().try_cast::<TensorHandle>() {
+            check_index_tensor(&ctx, x, &index)?;
+            let write = |value: Tensor| -> Result<(), TchError> {
+                let value = value.f_to_kind(x.kind())?;
+                let _ = x.shallow_clone().f_index_put_(&[Some(index.tensor())], &value, false)?;
+                Ok(())
+            };
+            return write(value).map_err(|err| script_error(&ctx, err));
+        }
+        let mut target = view(&ctx, x, &index)?;
+        let (from, to) = (value.size(), target.size());
+        if size::broadcast(&ctx, &from, &to)? != to {
+            return Err(script_error(&ctx, format!("tensor shapes do not match: {from:?} cannot be written to {to:?}")));
+        }
+        target.f_copy_(&value).map_err(|err| script_error(&ctx, err))
+    }
+
+    /// Positions `start` up to, not including, `end` of dimension `dim`; negative ones count from the end.
+    #[rhai_fn(return_raw)]
+    pub fn slice(ctx: NativeCallContext, x: TensorHandle, dim: INT, start: INT, end: INT) -> ScriptResult<TensorHandle> {
+        made(&ctx, x.f_slice(dim, start, end, 1))
+    }
+
+    /// `length` positions of dimension `dim` from `start` on.
+    #[rhai_fn(return_raw)]
+    pub fn narrow(ctx: NativeCallContext, x: TensorHandle, dim: INT, start: INT, length: INT) -> ScriptResult<TensorHandle> {
+        made(&ctx, x.f_narrow(dim, start, length))
+    }
+
+    /// Position `index` of dimension `dim`, without that dimension.
+    #[rhai_fn(return_raw)]
+    pub fn select(ctx: NativeCallContext, x: TensorHandle, dim: INT, index: INT) -> ScriptResult<TensorHandle> {
+        made(&ctx, x.f_select(dim, index))
+    }
+
+    /// The positions of dimension `dim` that an int tensor of one dimension lists.
+    #[rhai_fn(return_raw)]
+    pub fn index_select(ctx: NativeCallContext, x: TensorHandle, dim: INT, index: TensorHandle) -> ScriptResult<TensorHandle> {
+        let mut shape = x.size();
+        let at = if dim < 0 { dim + shape.len() as i64 } else { dim };
+        if let Some(size) = usize::try_from(at).ok().and_then(|at| shape.get_mut(at)) {
+            *size = index.numel() as i64;
+        }
+        size::check(&ctx, &shape, x.kind())?;
+        made(&ctx, x.f_index_select(dim, &index))
+    }
+
+    /// Values picked along `dim`: `y[i, j] = x[i, index[i, j]]` for `dim` 1.
+    #[rhai_fn(return_raw)]
+    pub fn gather(ctx: NativeCallContext, x: TensorHandle, dim: INT, index: TensorHandle) -> ScriptResult<TensorHandle> {
+        size::check(&ctx, &index.size(), x.kind())?;
+        made(&ctx, x.f_gather(dim, &index, false))
+    }
+
+    /// The values where `mask` is true, in one dimension; the mask is broadcast.
+    #[rhai_fn(return_raw)]
+    pub fn masked_select(ctx: NativeCallContext, x: TensorHandle, mask: TensorHandle) -> ScriptResult<TensorHandle> {
+        size::check(&ctx, &size::broadcast(&ctx, &x.size(), &mask.size())?, x.kind())?;
+        made(&ctx, x.f_masked_select(&mask))
+    }
+}
+
+/// Bounds the result, and refuses what libtorch would take for something else.
+fn check_index_tensor(ctx: &NativeCallContext, x: &Tensor, index: &Tensor) -> ScriptResult<()> {
+    if index.kind() == Kind::Bool {
+        let (mask, shape) = (index.size(), x.size());
+        if shape.starts_with(&mask) {
+            return Ok(());
+        }
+        return Err(script_error(ctx, format!("tensor shapes do not match: mask {mask:?} on a tensor {shape:?}")));
+    }
+    if is_floating(index.kind()) {
+        let failure = Failure::script("index: expected integers or bools, got a floating tensor");
+        return Err(script_error(ctx, failure.with_hint("`to_int()` makes integers, a comparison makes bools")));
+    }
+    let Some((_, rest)) = x.size().split_first().map(|(first, rest)| (*first, rest.to_vec())) else {
+        return Err(script_error(ctx, "a single value has no dimension to index"));
+    };
+    size::check(ctx, &[index.size(), rest].concat(), x.kind())
+}
+
+/// The view that integers, ranges and arrays of them name.
+fn view(ctx: &NativeCallContext, x: &Tensor, index: &Dynamic) -> ScriptResult<Tensor> {
+    let Some(indexes) = index.read_lock::<Array>() else { return step(ctx, x, 0, index).map(|(x, _)| x) };
+    let mut x = x.shallow_clone();
+    let mut dim = 0;
+    for index in indexes.iter() {
+        let kept;
+        (x, kept) = step(ctx, &x, dim, index)?;
+        dim += i64::from(kept);
+    }
+    Ok(x)
+}
+
+/// One index at dimension `dim`, and whether the dimension is still there.
+fn step(ctx: &NativeCallContext, x: &Tensor, dim: i64, index: &Dynamic) -> ScriptResult<(Tensor, bool)> {
+    let shape = x.size();
+    let Some(size) = shape.get(dim as usize).copied() else {
+        let what = if shape.is_empty() { "a single value has".into() } else { format!("shape {shape:?} has") };
+        return Err(script_error(ctx, format!("{what} no dimension {dim} to index")));
+    };
+    let torch = |result: Result<Tensor, TchError>| result.map_err(|err| script_error(ctx, err));
+    if let Ok(at) = index.as_int() {
+        if at < -size || at >= size {
+            return Err(script_error(ctx, format!("index {at} is out of range for dimension {dim} of size {size}")));
+        }
+        return Ok((torch(x.f_select(dim, at))?, false));
+    }
+    if index.is_unit() {
+        return Ok((x.shallow_clone(), true));
+    }
+    let (start, end) = if let Some(range) = index.clone().try_cast::<Range<INT>>() {
+        (range.start, range.end)
+    } else if let Some(range) = index.clone().try_cast::<RangeInclusive<INT>>() {
+        // The last position, included: -1 + 1 would be the first.
+        (*range.start(), if *range.end() == -1 { INT::MAX } else { range.end().saturating_add(1) })
+    } else {
+        let got = ctx.engine().map_type_name(index.type_name());
+        let expected = "an integer, a range, `()`, an array of these, or a tensor";
+        return Err(script_error(ctx, format!("index: expected {expected}, got {got}")));
+    };
+    Ok((torch(x.f_slice(dim, start, end, 1))?, true))
+}

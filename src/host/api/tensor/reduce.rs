@@ -1,0 +1,225 @@
+//! Reductions: over everything, or over the dimensions named (`dim`: an integer or an array; negative counts from the end).
+//!
+//! `keepdim` keeps reduced dimensions with size 1. Values only: where the greatest value stands is `argmax`'s answer.
+
+use rhai::plugin::*;
+use rhai::{Dynamic, Engine, INT, NativeCallContext};
+use tch::{Kind, TchError, Tensor};
+
+use super::{TensorHandle, elements, floating, made};
+use crate::host::convert;
+use crate::host::errors::{ScriptResult, check_arg, script_error};
+
+pub fn register(engine: &mut Engine) {
+    engine.register_global_module(exported_module!(reductions).into());
+}
+
+#[export_module]
+mod reductions {
+    /// Sum of all values.
+    #[rhai_fn(name = "sum", return_raw)]
+    pub fn sum_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
+        made(&ctx, x.f_sum(None::<Kind>))
+    }
+
+    /// Sum over `dim`.
+    #[rhai_fn(name = "sum", return_raw)]
+    pub fn sum_dim(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic) -> ScriptResult<TensorHandle> {
+        over(&ctx, &x, &dim, false, |x, dims, keep| x.f_sum_dim_intlist(dims, keep, None::<Kind>))
+    }
+
+    /// Sum over `dim`.
+    #[rhai_fn(return_raw)]
+    pub fn sum(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic, keepdim: bool) -> ScriptResult<TensorHandle> {
+        over(&ctx, &x, &dim, keepdim, |x, dims, keep| x.f_sum_dim_intlist(dims, keep, None::<Kind>))
+    }
+
+    /// Mean of all values.
+    #[rhai_fn(name = "mean", return_raw)]
+    pub fn mean_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
+        made(&ctx, floating(&ctx, &x)?.f_mean(None::<Kind>))
+    }
+
+    /// Mean over `dim`.
+    #[rhai_fn(name = "mean", return_raw)]
+    pub fn mean_dim(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic) -> ScriptResult<TensorHandle> {
+        over(&ctx, &floating(&ctx, &x)?, &dim, false, |x, dims, keep| x.f_mean_dim(dims, keep, None::<Kind>))
+    }
+
+    /// Mean over `dim`.
+    #[rhai_fn(return_raw)]
+    pub fn mean(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic, keepdim: bool) -> ScriptResult<TensorHandle> {
+        over(&ctx, &floating(&ctx, &x)?, &dim, keepdim, |x, dims, keep| x.f_mean_dim(dims, keep, None::<Kind>))
+    }
+
+    /// Standard deviation of all values, unbiased (divided by n − 1).
+    #[rhai_fn(name = "std", return_raw)]
+    pub fn std_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
+        made(&ctx, floating(&ctx, &x)?.f_std(true))
+    }
+
+    /// Unbiased standard deviation over `dim`.
+    #[rhai_fn(name = "std", return_raw)]
+    pub fn std_over(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic) -> ScriptResult<TensorHandle> {
+        over(&ctx, &floating(&ctx, &x)?, &dim, false, |x, dims, keep| x.f_std_dim(dims, true, keep))
+    }
+
+    /// Unbiased standard deviation over `dim`.
+    #[rhai_fn(name = "std", return_raw)]
+    pub fn std_keep(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic, keepdim: bool) -> ScriptResult<TensorHandle> {
+        over(&ctx, &floating(&ctx, &x)?, &dim, keepdim, |x, dims, keep| x.f_std_dim(dims, true, keep))
+    }
+
+    /// Variance of all values, unbiased (divided by n − 1).
+    #[rhai_fn(name = "variance", return_raw)]
+    pub fn var_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
+        made(&ctx, floating(&ctx, &x)?.f_var(true))
+    }
+
+    /// Unbiased variance over `dim`.
+    #[rhai_fn(name = "variance", return_raw)]
+    pub fn var_over(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic) -> ScriptResult<TensorHandle> {
+        over(&ctx, &floating(&ctx, &x)?, &dim, false, |x, dims, keep| x.f_var_dim(dims, true, keep))
+    }
+
+    /// Unbiased variance over `dim`.
+    #[rhai_fn(name = "variance", return_raw)]
+    pub fn var_keep(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic, keepdim: bool) -> ScriptResult<TensorHandle> {
+        over(&ctx, &floating(&ctx, &x)?, &dim, keepdim, |x, dims, keep| x.f_var_dim(dims, true, keep))
+    }
+
+    /// The greatest value.
+    #[rhai_fn(name = "max", return_raw)]
+    pub fn max_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
+        not_empty(&ctx, &x)?;
+        made(&ctx, x.f_max())
+    }
+
+    /// The greatest values along `dim`; ties share the gradient.
+    #[rhai_fn(name = "max", return_raw)]
+    pub fn max_dim(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic) -> ScriptResult<TensorHandle> {
+        over(&ctx, &x, &dim, false, |x, dims, keep| x.f_amax(dims, keep))
+    }
+
+    /// The greatest values along `dim`; ties share the gradient.
+    #[rhai_fn(return_raw)]
+    pub fn max(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic, keepdim: bool) -> ScriptResult<TensorHandle> {
+        over(&ctx, &x, &dim, keepdim, |x, dims, keep| x.f_amax(dims, keep))
+    }
+
+    /// The smallest value.
+    #[rhai_fn(name = "min", return_raw)]
+    pub fn min_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
+        not_empty(&ctx, &x)?;
+        made(&ctx, x.f_min())
+    }
+
+    /// The smallest values along `dim`; ties share the gradient.
+    #[rhai_fn(name = "min", return_raw)]
+    pub fn min_dim(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic) -> ScriptResult<TensorHandle> {
+        over(&ctx, &x, &dim, false, |x, dims, keep| x.f_amin(dims, keep))
+    }
+
+    /// The smallest values along `dim`; ties share the gradient.
+    #[rhai_fn(return_raw)]
+    pub fn min(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic, keepdim: bool) -> ScriptResult<TensorHandle> {
+        over(&ctx, &x, &dim, keepdim, |x, dims, keep| x.f_amin(dims, keep))
+    }
+
+    /// Where the greatest value stands, counted through the flattened tensor.
+    #[rhai_fn(name = "argmax", return_raw)]
+    pub fn argmax_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
+        not_empty(&ctx, &x)?;
+        made(&ctx, x.f_argmax(None, false))
+    }
+
+    /// Where the greatest values stand along `dim`.
+    #[rhai_fn(name = "argmax", return_raw)]
+    pub fn argmax_dim(ctx: NativeCallContext, x: TensorHandle, dim: INT) -> ScriptResult<TensorHandle> {
+        made(&ctx, x.f_argmax(dim, false))
+    }
+
+    /// Where the greatest values stand along `dim`.
+    #[rhai_fn(return_raw)]
+    pub fn argmax(ctx: NativeCallContext, x: TensorHandle, dim: INT, keepdim: bool) -> ScriptResult<TensorHandle> {
+        made(&ctx, x.f_argmax(dim, keepdim))
+    }
+
+    /// Where the smallest value stands, counted through the flattened tensor.
+    #[rhai_fn(name = "argmin", return_raw)]
+    pub fn argmin_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
+        not_empty(&ctx, &x)?;
+        made(&ctx, x.f_argmin(None, false))
+    }
+
+    /// Where the smallest values stand along `dim`.
+    #[rhai_fn(name = "argmin", return_raw)]
+    pub fn argmin_dim(ctx: NativeCallContext, x: TensorHandle, dim: INT) -> ScriptResult<TensorHandle> {
+        made(&ctx, x.f_argmin(dim, false))
+    }
+
+    /// Where the smallest values stand along `dim`.
+    #[rhai_fn(return_raw)]
+    pub fn argmin(ctx: NativeCallContext, x: TensorHandle, dim: INT, keepdim: bool) -> ScriptResult<TensorHandle> {
+        made(&ctx, x.f_argmin(dim, keepdim))
+    }
+
+    /// Euclidean norm of all values.
+    #[rhai_fn(name = "norm", return_raw)]
+    pub fn norm_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
+        made(&ctx, floating(&ctx, &x)?.f_norm())
+    }
+
+    /// Euclidean norm over `dim`.
+    #[rhai_fn(name = "norm", return_raw)]
+    pub fn norm_dim(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic) -> ScriptResult<TensorHandle> {
+        over(&ctx, &floating(&ctx, &x)?, &dim, false, |x, dims, keep| x.f_norm_scalaropt_dim(2, dims, keep))
+    }
+
+    /// Euclidean norm over `dim`.
+    #[rhai_fn(return_raw)]
+    pub fn norm(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic, keepdim: bool) -> ScriptResult<TensorHandle> {
+        over(&ctx, &floating(&ctx, &x)?, &dim, keepdim, |x, dims, keep| x.f_norm_scalaropt_dim(2, dims, keep))
+    }
+
+    /// Whether every value is true (not zero).
+    #[rhai_fn(return_raw)]
+    pub fn all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<bool> {
+        truth(&ctx, x.f_all())
+    }
+
+    /// Whether any value is true (not zero).
+    #[rhai_fn(return_raw)]
+    pub fn any(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<bool> {
+        truth(&ctx, x.f_any())
+    }
+
+    /// The one value of a tensor that has one: a float, an int or a bool. Waits for the device.
+    #[rhai_fn(return_raw)]
+    pub fn item(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<Dynamic> {
+        check_arg(&ctx, x.numel() == 1, || format!("item: expected a tensor with one value, got shape {:?}", x.size()))?;
+        Ok(elements(&ctx, &x)?.remove(0))
+    }
+}
+
+/// A reduction over the dimensions that `dim` names.
+fn over(
+    ctx: &NativeCallContext,
+    x: &Tensor,
+    dim: &Dynamic,
+    keepdim: bool,
+    reduce: impl Fn(&Tensor, &[i64], bool) -> Result<Tensor, TchError>,
+) -> ScriptResult<TensorHandle> {
+    let dims = convert::ints(ctx, "dim", dim)?;
+    // libtorch takes an empty list for "all", which is never what an empty array in a script is meant to say.
+    check_arg(ctx, !dims.is_empty(), || "dim: expected at least one dimension, got []".into())?;
+    made(ctx, reduce(x, &dims, keepdim))
+}
+
+fn not_empty(ctx: &NativeCallContext, x: &Tensor) -> ScriptResult<()> {
+    check_arg(ctx, x.numel() > 0, || format!("expected a tensor with values, got shape {:?}", x.size()))
+}
+
+fn truth(ctx: &NativeCallContext, result: Result<Tensor, TchError>) -> ScriptResult<bool> {
+    result.and_then(|x| x.f_int64_value(&[])).map(|value| value != 0).map_err(|err| script_error(ctx, err))
+}

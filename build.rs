@@ -29,6 +29,10 @@ fn main() {
 /// As the folder says it: `build-version` in libtorch's own archives, `version.py` in a wheel.
 fn libtorch_version(lib: &Path) -> String {
     let read = |name: &str| std::fs::read_to_string(lib.join("..").join(name)).ok();
-    let wheel = || read("version.py")?.lines().find_map(|line| Some(line.strip_prefix("__version__ = '")?.trim_end_matches('\'').to_owned()));
+    let wheel = || {
+        read("version.py")?
+            .lines()
+            .find_map(|line| Some(line.strip_prefix("__version__ = '")?.trim_end_matches('\'').to_owned()))
+    };
     read("build-version").map(|text| text.trim().to_owned()).or_else(wheel).unwrap_or_else(|| "unknown".to_owned())
 }

@@ -107,7 +107,8 @@ fn check(case: &Case) -> Result<(), String> {
     let collected = Arc::clone(&printed);
     let outcome = host::on_script_thread(move || match Session::new(options) {
         Ok(session) => {
-            session.set_printer(move |text| collected.lock().expect("no panic").extend(text.lines().map(str::to_owned)));
+            session
+                .set_printer(move |text| collected.lock().expect("no panic").extend(text.lines().map(str::to_owned)));
             host::execute(&session)
         }
         Err(err) => err.into(),

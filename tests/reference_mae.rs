@@ -92,7 +92,13 @@ impl Case {
     fn forward(&self, model: &Mae, step: i64, kind: Kind, path: Path) -> Vec<f64> {
         let micro_batches = self.int("micro_batches");
         let losses = (0..micro_batches).map(|micro| {
-            let place = Place { seed: 0, step: step as u64, epoch: 0, micro: micro as u64, micro_batches: micro_batches as u64 };
+            let place = Place {
+                seed: 0,
+                step: step as u64,
+                epoch: 0,
+                micro: micro as u64,
+                micro_batches: micro_batches as u64,
+            };
             let mut sampler = RowSampler::new(&place, Device::Cpu);
             for (count, rows) in self.named(&format!("rows.{step}.{micro}.")) {
                 sampler = sampler.with_fixed(count.parse().unwrap(), rows.shallow_clone());

@@ -19,9 +19,9 @@ pub mod device;
 pub mod diagnosis;
 pub mod engine;
 pub mod errors;
-pub mod resolver;
 pub mod options;
 pub mod progress;
+pub mod resolver;
 pub mod runs;
 mod sandbox;
 pub mod session;
@@ -61,9 +61,12 @@ impl From<Failure> for Outcome {
 }
 
 /// Runs `dbp-host SCRIPT`: signals, script, messages. Returns the exit code.
-pub fn run(options: Options) -> i32 {
+pub fn run(mut options: Options) -> i32 {
     signals::install();
     quiet_panics();
+    if let Err(err) = runs::restore_options(&mut options) {
+        return report(&err.into());
+    }
     if let Some(threads) = options.threads {
         tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
     }

@@ -28,9 +28,9 @@ impl<'a> OptionMap<'a> {
             Some(value) => {
                 let got = self.ctx.engine().map_type_name(value.type_name()).to_owned();
                 let shown = value.to_string();
-                T::from_option(value).map(Some).ok_or_else(|| {
-                    self.error(format!("{key}: expected {}, got {shown} ({got})", T::EXPECTED))
-                })
+                T::from_option(value)
+                    .map(Some)
+                    .ok_or_else(|| self.error(format!("{key}: expected {}, got {shown} ({got})", T::EXPECTED)))
             }
         }
     }

@@ -8,8 +8,9 @@ use chrono::Local;
 use serde_json::{Map, Value, json};
 
 use super::Outcome;
+use super::args::read_run_json;
 use super::errors::{Failure, Kind};
-use super::session::Session;
+use super::session::{Options, Session};
 use crate::train::experiment::{Experiment, Sources};
 use crate::train::run::{Run, Status};
 
@@ -72,12 +73,35 @@ fn start_experiment(session: &Session) -> Result<Experiment, Failure> {
     let started = match &session.options.resume {
         Some(root) => Experiment::resume(root, about, sources)?,
         None => {
-            let script = session.options.script.file_stem().map_or("run".into(), |stem| stem.to_string_lossy());
             let stamp = Local::now().format("%Y-%m-%dT%H-%M-%S").to_string();
-            Experiment::new(&session.options.runs, &stamp, &script, about, sources)
+            Experiment::new(&session.options.runs, &stamp, &script_name(session), about, sources)
         }
     };
     Ok(started)
+}
+
+/// The script's name without folder and extension: what its runs are called.
+pub fn script_name(session: &Session) -> String {
+    session.origin().file_stem().map_or_else(|| "run".to_owned(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// Completes the options of `--resume RUN`: seed and threads as they were, unless they are given anew, and the parent where
+/// RUN is one of several.
+///
+/// # Errors
+/// If the run's record cannot be read.
+pub fn restore_options(options: &mut Options) -> Result<(), Failure> {
+    let Some(run) = options.resume.as_mut() else { return Ok(()) };
+    if let (Ok(real), false) = (run.canonicalize(), run.join("index.json").exists())
+        && let Some(parent) = real.parent().filter(|parent| parent.join("index.json").exists())
+    {
+        *run = parent.to_owned();
+    }
+    options.script = run.join("script.rhai");
+    let given = read_run_json(run)?.remove("options").unwrap_or_default();
+    options.seed = options.seed.or_else(|| given["seed"].as_u64());
+    options.threads = options.threads.or_else(|| given["threads"].as_u64().map(|n| n as usize));
+    Ok(())
 }
 
 /// What every run of a script has in common: what is needed to run it again.
@@ -87,7 +111,7 @@ pub fn about(session: &Session) -> Map<String, Value> {
     about.insert("arguments".to_owned(), Value::Object(session.arguments()));
     about.insert("seed".to_owned(), json!(session.seed()));
     about.insert("device".to_owned(), json!(device_name(session.options.device)));
-    about.insert("threads".to_owned(), json!(tch::get_num_threads()));
+    about.insert("options".to_owned(), json!({ "seed": session.options.seed, "threads": tch::get_num_threads() }));
     about.insert(
         "versions".to_owned(),
         json!({ "dbp_host": env!("CARGO_PKG_VERSION"), "libtorch": env!("DBP_LIBTORCH_VERSION") }),

@@ -119,12 +119,15 @@ mod tests {
     fn first_step_matches_its_closed_form() {
         let w = Tensor::from_slice(&[1.0f64, -2.0, 0.5]);
         let g = Tensor::from_slice(&[0.3f64, -0.1, 2.0]);
-        let moments = [Tensor::zeros([3], (Kind::Double, Device::Cpu)), Tensor::zeros([3], (Kind::Double, Device::Cpu))];
+        let moments =
+            [Tensor::zeros([3], (Kind::Double, Device::Cpu)), Tensor::zeros([3], (Kind::Double, Device::Cpu))];
         let [m, v] = moments;
         let step = Tensor::zeros([] as [i64; 0], (Kind::Float, Device::Cpu));
         let with = AdamWStep { lr: 0.1, beta1: 0.9, beta2: 0.95, weight_decay: 0.05, eps: 1e-8 };
-        let want: Vec<f64> =
-            [(1.0, 0.3), (-2.0, -0.1), (0.5, 2.0f64)].iter().map(|(w, g)| w * 0.995 - 0.1 * g / (g.abs() + 1e-8)).collect();
+        let want: Vec<f64> = [(1.0, 0.3), (-2.0, -0.1), (0.5, 2.0f64)]
+            .iter()
+            .map(|(w, g)| w * 0.995 - 0.1 * g / (g.abs() + 1e-8))
+            .collect();
         fused_adamw(&[w.shallow_clone()], &[g], &[m], &[v], &[step.shallow_clone()], with).unwrap();
         let got = Vec::<f64>::try_from(&w).unwrap();
         assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-12), "{got:?} {want:?}");

@@ -155,10 +155,8 @@ impl Decorrelation {
                 products.push(z.f_matmul(&self.r)?);
             }
             // R ← R + η [(1−κ) diag(v) − κ diag(v − 1)] R − η (1−κ) Zᵀ(Z R)/n
-            let scale = variance
-                .f_mul_scalar(rate * (1.0 - 2.0 * kappa))?
-                .f_add_scalar(1.0 + rate * kappa)?
-                .f_unsqueeze(1)?;
+            let scale =
+                variance.f_mul_scalar(rate * (1.0 - 2.0 * kappa))?.f_add_scalar(1.0 + rate * kappa)?.f_unsqueeze(1)?;
             let _ = self.r.f_mul_(&scale)?;
             for (z, product) in z.iter().zip(&products) {
                 let alpha = -rate * (1.0 - kappa) * share / z.size()[0] as f64;

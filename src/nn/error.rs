@@ -21,7 +21,9 @@ pub enum NnError {
     Missing { name: String },
     #[error("{name}: in the checkpoint, but not in the model")]
     Unexpected { name: String },
-    #[error("mask_ratio: {ratio} of {patches} patches leaves {kept}; both the kept and the removed part need at least one")]
+    #[error(
+        "mask_ratio: {ratio} of {patches} patches leaves {kept}; both the kept and the removed part need at least one"
+    )]
     MaskRatio { ratio: f64, patches: i64, kept: i64 },
 }
 

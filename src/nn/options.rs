@@ -65,7 +65,10 @@ impl DecorOptions {
         }
         let whole = self.sample.fract() == 0.0;
         if !(self.sample.is_finite() && self.sample > 0.0 && (self.sample < 1.0 || whole)) {
-            return fail(format!("sample: expected a fraction in (0, 1) or a whole number of rows, got {}", self.sample));
+            return fail(format!(
+                "sample: expected a fraction in (0, 1) or a whole number of rows, got {}",
+                self.sample
+            ));
         }
         if self.max_rows < 0 {
             return fail(format!("max_rows: expected 0 (no bound) or a number of rows, got {}", self.max_rows));

@@ -30,7 +30,9 @@ fn match_parts(pattern: &[&str], name: &[&str]) -> bool {
     match pattern {
         [] => name.is_empty(),
         ["**", rest @ ..] => (0..=name.len()).any(|skip| match_parts(rest, &name[skip..])),
-        [part, rest @ ..] => name.first().is_some_and(|first| *part == "*" || part == first) && match_parts(rest, &name[1..]),
+        [part, rest @ ..] => {
+            name.first().is_some_and(|first| *part == "*" || part == first) && match_parts(rest, &name[1..])
+        }
     }
 }
 

@@ -20,5 +20,8 @@ pub fn sin_cos(width: i64, (rows, columns): (i64, i64)) -> NnResult<Tensor> {
             half(row, &mut values);
         }
     }
-    Ok(Tensor::f_from_slice(&values)?.f_view([1, 1 + rows * columns, width])?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?)
+    Ok(Tensor::f_from_slice(&values)?
+        .f_view([1, 1 + rows * columns, width])?
+        .f_to_device(Device::Cpu)?
+        .f_to_kind(Kind::Double)?)
 }

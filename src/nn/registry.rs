@@ -252,7 +252,8 @@ impl Scope {
     }
 
     fn add(&self, name: &str, values: &Tensor, decay: bool) -> NnResult<Tensor> {
-        let tensor = values.f_to_kind(self.registry.kind)?.f_to_device(self.registry.device)?.f_set_requires_grad(true)?;
+        let tensor =
+            values.f_to_kind(self.registry.kind)?.f_to_device(self.registry.device)?.f_set_requires_grad(true)?;
         let parameter = Parameter { name: self.full(name), tensor: tensor.shallow_clone(), decay, layer: None };
         self.registry.parameters.borrow_mut().push(parameter);
         Ok(tensor)
@@ -262,7 +263,8 @@ impl Scope {
     pub fn xavier(&self, name: &str, shape: &[i64], fan_in: i64, fan_out: i64) -> NnResult<Tensor> {
         let bound = (6.0 / (fan_in + fan_out) as f64).sqrt() as f32;
         let mut rng = self.rng(name);
-        let values: Vec<f32> = (0..shape.iter().product::<i64>()).map(|_| (2.0 * rng.uniform() - 1.0) * bound).collect();
+        let values: Vec<f32> =
+            (0..shape.iter().product::<i64>()).map(|_| (2.0 * rng.uniform() - 1.0) * bound).collect();
         self.add(name, &Tensor::f_from_slice(&values)?.f_reshape(shape)?, true)
     }
 

@@ -40,8 +40,8 @@ pub fn write_tensors(path: &Path, state: &[(String, Tensor)]) -> TrainResult<()>
         let view = TensorView::new(*dtype, shape.clone(), data).map_err(|err| TrainError::broken(path, err))?;
         views.push((name.clone(), view));
     }
-    let serialized = safetensors::serialize(views, None::<HashMap<String, String>>)
-        .map_err(|err| TrainError::broken(path, err))?;
+    let serialized =
+        safetensors::serialize(views, None::<HashMap<String, String>>).map_err(|err| TrainError::broken(path, err))?;
     write_synced(path, &serialized)
 }
 
@@ -112,7 +112,12 @@ impl Slot {
     /// Saves a checkpoint in this slot's place; the one before is kept until the new one is whole.
     ///
     /// Errors: [`TrainError::Diverged`] for values that are not finite (the old checkpoint stays), [`TrainError::Io`].
-    pub fn save(&self, model: &[(String, Tensor)], optimizer: &[(String, Tensor)], state: &impl Serialize) -> TrainResult<()> {
+    pub fn save(
+        &self,
+        model: &[(String, Tensor)],
+        optimizer: &[(String, Tensor)],
+        state: &impl Serialize,
+    ) -> TrainResult<()> {
         self.recover()?;
         let aside = self.beside("new");
         remove(&aside)?;

@@ -139,7 +139,8 @@ fn child(place: usize, name: &str) -> String {
 /// Writes `script.rhai` (the first source) and `modules/` into a run directory.
 pub fn write_sources(root: &Path, sources: &Sources) -> TrainResult<()> {
     for (i, (key, text)) in sources.iter().enumerate() {
-        let path = if i == 0 { root.join("script.rhai") } else { root.join("modules").join(key).with_extension("rhai") };
+        let path =
+            if i == 0 { root.join("script.rhai") } else { root.join("modules").join(key).with_extension("rhai") };
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).at(parent)?;
         }

@@ -129,11 +129,8 @@ impl AdamW {
         let mut loaded = HashMap::new();
         self.model.each_parameter(|parameter| -> TrainResult<()> {
             let name = &parameter.name;
-            let parts = (
-                find(format!("exp_avg.{name}")),
-                find(format!("exp_avg_sq.{name}")),
-                find(format!("step.{name}")),
-            );
+            let parts =
+                (find(format!("exp_avg.{name}")), find(format!("exp_avg_sq.{name}")), find(format!("step.{name}")));
             let (Some(exp_avg), Some(exp_avg_sq), Some(step)) = parts else { return Ok(()) };
             if exp_avg.size() != parameter.tensor.size() || exp_avg_sq.size() != parameter.tensor.size() {
                 let message = format!(
@@ -152,7 +149,8 @@ impl AdamW {
             Ok(())
         })?;
         if 3 * loaded.len() != state.len() {
-            let message = format!("optimizer state: {} tensors do not belong to this model", state.len() - 3 * loaded.len());
+            let message =
+                format!("optimizer state: {} tensors do not belong to this model", state.len() - 3 * loaded.len());
             return Err(TrainError::Config(message));
         }
         *self.moments.borrow_mut() = loaded;

@@ -14,6 +14,9 @@ const GAP_GRAY: u8 = 255;
 /// Tiles smaller than this are enlarged by a whole factor, so that patches can be told apart.
 const MIN_TILE: u32 = 128;
 
+/// Triples of tiles side by side.
+const TRIPLES: usize = 2;
+
 /// A grid of images, all of one size; rows of tiles from top to bottom.
 pub struct Picture {
     /// `[C, H, W]` each, values 0 to 255.
@@ -21,7 +24,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// A row per image: original, visible patches on gray, reconstruction. With two channels a row for each.
+    /// Original, visible patches on gray, reconstruction of each image; two images, or both channels of one, to a row.
     /// Shapes: `images`, `pasted` `[N, C, H, W]` normalized; `mask [N, L]`, 1 = removed; `mean`, `std` of each channel.
     pub fn reconstruction(
         images: &Tensor,
@@ -37,20 +40,23 @@ impl Picture {
             let t = t.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
             Ok(t.f_mul(&std)?.f_add(&mean)?.f_mul_scalar(255.0)?.f_clamp(0.0, 255.0)?)
         };
-        let grid = mask.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_view([n, 1, h / patch_size, w / patch_size])?;
+        let grid =
+            mask.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_view([n, 1, h / patch_size, w / patch_size])?;
         let removed = grid.f_upsample_nearest2d([h, w], None, None)?;
         let (images, pasted) = (pixels(images)?, pixels(pasted)?);
         let gray = images.f_full_like(128.0)?;
         let seen = images.f_add(&gray.f_sub(&images)?.f_mul(&removed)?)?;
-        let mut rows = Vec::new();
+        let mut triples: Vec<Vec<Tensor>> = Vec::new();
         for i in 0..n {
             let tiles = [&images, &seen, &pasted].map(|t| t.get(i));
             if c == 2 {
-                rows.extend((0..c).map(|channel| tiles.iter().map(|t| t.narrow(0, channel, 1)).collect()));
+                triples.extend((0..c).map(|channel| tiles.iter().map(|t| t.narrow(0, channel, 1)).collect()));
             } else {
-                rows.push(tiles.into());
+                triples.push(tiles.into());
             }
         }
+        let rows =
+            triples.chunks(TRIPLES).map(|row| row.iter().flatten().map(Tensor::shallow_clone).collect()).collect();
         Ok(Self { rows })
     }
 
@@ -59,7 +65,8 @@ impl Picture {
         for row in &self.rows {
             for tile in row {
                 let (c, h, w) = tile.size3()?;
-                let rgb = if c == 3 { tile.shallow_clone() } else { tile.f_narrow(0, 0, 1)?.f_expand([3, h, w], false)? };
+                let rgb =
+                    if c == 3 { tile.shallow_clone() } else { tile.f_narrow(0, 0, 1)?.f_expand([3, h, w], false)? };
                 let bytes = rgb.f_round()?.f_to_kind(Kind::Uint8)?.f_permute([1, 2, 0])?.f_contiguous()?;
                 let bytes = Vec::<u8>::try_from(bytes.f_view([-1])?)?;
                 size = (w as u32, h as u32);

@@ -216,7 +216,8 @@ impl Run {
 
     /// Whether step `step` (counted from 0) is to be validated: every so many steps, and the last.
     pub fn validation_due(&self, step: u64) -> bool {
-        step + 1 == self.total || (self.setup.validate_every > 0 && (step + 1).is_multiple_of(self.setup.validate_every))
+        step + 1 == self.total
+            || (self.setup.validate_every > 0 && (step + 1).is_multiple_of(self.setup.validate_every))
     }
 
     pub fn begin_step(&mut self) {

@@ -47,7 +47,12 @@ pub struct BatchHandle {
 }
 
 impl BatchHandle {
-    fn new(batch: data::Batch, place: Place, normalization: Rc<data::Normalization>, device: tch::Device) -> Result<Self, Failure> {
+    fn new(
+        batch: data::Batch,
+        place: Place,
+        normalization: Rc<data::Normalization>,
+        device: tch::Device,
+    ) -> Result<Self, Failure> {
         let shape = batch.shape.map(|n| n as i64);
         let images = Tensor::f_from_slice(&batch.pixels)?.f_view(shape)?.f_to_device(device)?;
         Ok(Self { images: images.into(), place, normalization })
@@ -77,8 +82,13 @@ impl Iterator for MicroBatches {
         (self.next < micro_batches).then(|| {
             let micro = self.next;
             self.next += 1;
-            let place =
-                Place { seed: self.loader.seed, step: self.step, epoch: loader.epoch_of(self.step), micro, micro_batches };
+            let place = Place {
+                seed: self.loader.seed,
+                step: self.step,
+                epoch: loader.epoch_of(self.step),
+                micro,
+                micro_batches,
+            };
             let normalization = Rc::new(loader.normalization().clone());
             let made = loader.micro(self.step, micro).map_err(Failure::from);
             made.and_then(|batch| BatchHandle::new(batch, place, normalization, self.device)).map_err(without_place)
@@ -201,7 +211,8 @@ mod functions {
         let seed = Session::of(&ctx).seed();
         let ImageSize(height, width) = options.need("image_size")?;
         let config = LoaderConfig {
-            batch: options.count("batch")?.ok_or_else(|| options.error("data::loader: the option batch is missing"))? as usize,
+            batch: options.count("batch")?.ok_or_else(|| options.error("data::loader: the option batch is missing"))?
+                as usize,
             micro_batches: options.count("micro_batches")?.unwrap_or(1) as usize,
             image_size: (height.max(0) as usize, width.max(0) as usize),
             crop: options.or("crop", Crop::Random)?,
@@ -237,14 +248,22 @@ mod methods {
 
     /// A reproducible part: a fraction of the images (rounded down).
     #[rhai_fn(name = "subset", return_raw, pure)]
-    pub fn subset_fraction(ctx: NativeCallContext, dataset: &mut DatasetHandle, fraction: FLOAT) -> ScriptResult<DatasetHandle> {
+    pub fn subset_fraction(
+        ctx: NativeCallContext,
+        dataset: &mut DatasetHandle,
+        fraction: FLOAT,
+    ) -> ScriptResult<DatasetHandle> {
         let part = dataset.0.subset_fraction(fraction, Session::of(&ctx).seed());
         part.map(DatasetHandle).map_err(|err| script_error(&ctx, err))
     }
 
     /// A reproducible part: a number of images.
     #[rhai_fn(name = "subset", return_raw, pure)]
-    pub fn subset_count(ctx: NativeCallContext, dataset: &mut DatasetHandle, count: INT) -> ScriptResult<DatasetHandle> {
+    pub fn subset_count(
+        ctx: NativeCallContext,
+        dataset: &mut DatasetHandle,
+        count: INT,
+    ) -> ScriptResult<DatasetHandle> {
         let part = dataset.0.subset_count(whole(&ctx, "count", count)?, Session::of(&ctx).seed());
         part.map(DatasetHandle).map_err(|err| script_error(&ctx, err))
     }
@@ -266,7 +285,11 @@ mod methods {
     /// Batches of `dataset` for validation, with this loader's size, batch and normalization: whole files in order, no
     /// flips.
     #[rhai_fn(return_raw, pure)]
-    pub fn validation(ctx: NativeCallContext, loader: &mut LoaderHandle, dataset: DatasetHandle) -> ScriptResult<ValLoaderHandle> {
+    pub fn validation(
+        ctx: NativeCallContext,
+        loader: &mut LoaderHandle,
+        dataset: DatasetHandle,
+    ) -> ScriptResult<ValLoaderHandle> {
         let config = loader.loader.config();
         let batch = config.batch / config.micro_batches;
         let dataset = dataset.0.with_normalization(loader.loader.normalization().clone());

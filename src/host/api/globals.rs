@@ -30,6 +30,15 @@ mod globals {
         args::value(&Session::of(&ctx), &name, default).map_err(|err| script_error(&ctx, err))
     }
 
+    /// A number as text with so many digits behind the point: `fixed(2.0 / 3.0, 3)` is `"0.667"`.
+    #[rhai_fn(return_raw)]
+    pub fn fixed(ctx: NativeCallContext, number: Dynamic, digits: INT) -> ScriptResult<String> {
+        let number = crate::host::options::number(&number)
+            .ok_or_else(|| script_error(&ctx, format!("number: expected a number, got {}", number.type_name())))?;
+        check_arg(&ctx, (0..=17).contains(&digits), || format!("digits: expected 0 to 17, got {digits}"))?;
+        Ok(format!("{number:.*}", digits as usize))
+    }
+
     /// Fails with `message` unless `condition` holds.
     #[rhai_fn(return_raw)]
     pub fn assert(ctx: NativeCallContext, condition: bool, message: ImmutableString) -> ScriptResult<()> {

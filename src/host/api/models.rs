@@ -12,7 +12,10 @@ use super::tensor::TensorHandle;
 use crate::host::errors::{Failure, ScriptResult, script_error};
 use crate::host::options::{ImageSize, OptionMap};
 use crate::host::session::Session;
-use crate::nn::{DecorOptions, DecorSchedule, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler, StopAt, Vit, VitConfig};
+use crate::nn::{
+    DecorOptions, DecorSchedule, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler, StopAt, Vit,
+    VitConfig,
+};
 use crate::train::pictures::Picture;
 use crate::train::{TrainError, checkpoint};
 
@@ -208,7 +211,12 @@ mod methods {
     ///
     /// Errors: a pattern that matches nothing, an unknown option, a value outside its range.
     #[rhai_fn(return_raw, pure)]
-    pub fn decorrelate(ctx: NativeCallContext, model: &mut ModelHandle, patterns: Array, options: Map) -> ScriptResult<Array> {
+    pub fn decorrelate(
+        ctx: NativeCallContext,
+        model: &mut ModelHandle,
+        patterns: Array,
+        options: Map,
+    ) -> ScriptResult<Array> {
         let options = decor_options(&ctx, options)?;
         let mut texts = Vec::with_capacity(patterns.len());
         for pattern in patterns {
@@ -282,7 +290,11 @@ mod methods {
 
     /// A parameter or R by its checkpoint name, as a copy: `model.tensor("encoder.blocks.0.attn.qkv.weight")`.
     #[rhai_fn(return_raw, pure)]
-    pub fn tensor(ctx: NativeCallContext, model: &mut ModelHandle, name: ImmutableString) -> ScriptResult<TensorHandle> {
+    pub fn tensor(
+        ctx: NativeCallContext,
+        model: &mut ModelHandle,
+        name: ImmutableString,
+    ) -> ScriptResult<TensorHandle> {
         let state = model.registry().state();
         let found = state.iter().find(|(own, _)| *own == name.as_str());
         let (_, tensor) = found.ok_or_else(|| script_error(&ctx, format!("the model has no tensor {name}")))?;
@@ -297,7 +309,9 @@ mod methods {
         let loss = mae.loss(batch.images.tensor(), &batch.place).map_err(|err| script_error(&ctx, err))?;
         let mut last = model.0.last_loss.borrow_mut();
         let sum = match last.take() {
-            Some(before) if batch.place.micro > 0 => before.f_add(&loss.detach()).map_err(|err| script_error(&ctx, err))?,
+            Some(before) if batch.place.micro > 0 => {
+                before.f_add(&loss.detach()).map_err(|err| script_error(&ctx, err))?
+            }
             _ => loss.detach(),
         };
         *last = Some(sum);
@@ -331,7 +345,11 @@ mod methods {
 
     /// A picture with a row per image: original, visible patches, reconstruction.
     #[rhai_fn(return_raw, pure)]
-    pub fn reconstruct(ctx: NativeCallContext, model: &mut ModelHandle, batch: BatchHandle) -> ScriptResult<PictureHandle> {
+    pub fn reconstruct(
+        ctx: NativeCallContext,
+        model: &mut ModelHandle,
+        batch: BatchHandle,
+    ) -> ScriptResult<PictureHandle> {
         let mae = model.mae(&ctx, "reconstruct")?;
         let images = batch.images.tensor();
         let made = mae.reconstruct(images, &batch.place).map_err(|err| script_error(&ctx, err))?;

@@ -32,7 +32,11 @@ mod functions {
 
     /// Mean squared difference.
     #[rhai_fn(return_raw)]
-    pub fn mse_loss(ctx: NativeCallContext, prediction: TensorHandle, target: TensorHandle) -> ScriptResult<TensorHandle> {
+    pub fn mse_loss(
+        ctx: NativeCallContext,
+        prediction: TensorHandle,
+        target: TensorHandle,
+    ) -> ScriptResult<TensorHandle> {
         let (prediction, target) = (prediction.tensor(), target.tensor());
         check_arg(&ctx, prediction.size() == target.size(), || {
             format!("tensor shapes do not match: prediction {:?}, target {:?}", prediction.size(), target.size())

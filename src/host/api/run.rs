@@ -4,7 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
 use rhai::plugin::*;
-use rhai::{Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, GlobalRuntimeState, INT, ImmutableString, Map, NativeCallContext, Position};
+use rhai::{
+    Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, GlobalRuntimeState, INT, ImmutableString, Map, NativeCallContext,
+    Position,
+};
 use serde_json::{Value, json};
 
 use super::data::{LoaderHandle, ValLoaderHandle};
@@ -232,12 +235,13 @@ mod functions {
         let optimizer = typed::<OptimizerHandle>(&mut options, "opt", "an optimizer")?;
         let loader = typed::<LoaderHandle>(&mut options, "loader", "a loader")?;
         let val = match options.get::<Dynamic>("val")? {
-            Some(val) => Some(val.try_cast::<ValLoaderHandle>().ok_or_else(|| options.error("val: expected a validation loader"))?),
+            Some(val) => Some(
+                val.try_cast::<ValLoaderHandle>().ok_or_else(|| options.error("val: expected a validation loader"))?,
+            ),
             None => None,
         };
         let recipe = options.get::<Map>("recipe")?;
-        let script = session.options.script.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
-        let name = options.or("name", script)?;
+        let name = options.or("name", runs::script_name(&session))?;
         let validate_every = options.count("validate_every")?.unwrap_or(0);
         let log_every = options.count("log_every")?.unwrap_or(10);
         let save_every = options.count("save_every")?.unwrap_or(if validate_every > 0 { validate_every } else { 100 });
@@ -249,7 +253,10 @@ mod functions {
         record.insert("name".to_owned(), json!(name));
         record.extend(runs::about(&session));
         if let Some(recipe) = recipe {
-            record.insert("recipe".to_owned(), rhai::serde::from_dynamic::<Value>(&Dynamic::from(recipe)).unwrap_or_default());
+            record.insert(
+                "recipe".to_owned(),
+                rhai::serde::from_dynamic::<Value>(&Dynamic::from(recipe)).unwrap_or_default(),
+            );
         }
         let registry = model.registry();
         record.insert("parameters".to_owned(), json!(registry.parameter_count()));
@@ -301,7 +308,8 @@ mod functions {
     /// Sets the seed of everything that is made after this call: weights, order, crops, masks. `--seed` wins.
     #[rhai_fn(return_raw)]
     pub fn seed(ctx: NativeCallContext, seed: INT) -> ScriptResult<()> {
-        let seed = u64::try_from(seed).map_err(|_| script_error(&ctx, format!("seed: expected 0 or more, got {seed}")))?;
+        let seed =
+            u64::try_from(seed).map_err(|_| script_error(&ctx, format!("seed: expected 0 or more, got {seed}")))?;
         Session::of(&ctx).set_seed(seed);
         Ok(())
     }
@@ -330,7 +338,8 @@ mod methods {
     /// logs, saves, answers Ctrl-C, and calls the script's `on_step(run)`, `on_epoch(run)` and `on_validation(run)`.
     #[rhai_fn(return_raw, pure)]
     pub fn steps(ctx: NativeCallContext, run: &mut RunHandle, total: INT) -> ScriptResult<Steps> {
-        let total = u64::try_from(total).map_err(|_| script_error(&ctx, format!("steps: expected 0 or more, got {total}")))?;
+        let total =
+            u64::try_from(total).map_err(|_| script_error(&ctx, format!("steps: expected 0 or more, got {total}")))?;
         let first = {
             let mut inner = run.run.borrow_mut();
             inner.set_total(total);
@@ -401,7 +410,12 @@ mod methods {
 
     /// Saves a picture as `pictures/NAME-STEP.png`; returns its path.
     #[rhai_fn(return_raw, pure)]
-    pub fn picture(ctx: NativeCallContext, run: &mut RunHandle, name: ImmutableString, picture: PictureHandle) -> ScriptResult<ImmutableString> {
+    pub fn picture(
+        ctx: NativeCallContext,
+        run: &mut RunHandle,
+        name: ImmutableString,
+        picture: PictureHandle,
+    ) -> ScriptResult<ImmutableString> {
         let plain = name.chars().all(|c| c.is_alphanumeric() || "-_".contains(c)) && !name.is_empty();
         if !plain {
             return Err(script_error(&ctx, format!("name: expected letters, digits, - and _, got \"{name}\"")));
@@ -412,7 +426,12 @@ mod methods {
 
     /// Adds a fact to `run.json`: a number, text, an array or a map.
     #[rhai_fn(return_raw, pure)]
-    pub fn note(ctx: NativeCallContext, run: &mut RunHandle, name: ImmutableString, value: Dynamic) -> ScriptResult<()> {
+    pub fn note(
+        ctx: NativeCallContext,
+        run: &mut RunHandle,
+        name: ImmutableString,
+        value: Dynamic,
+    ) -> ScriptResult<()> {
         let value = rhai::serde::from_dynamic::<Value>(&value)
             .map_err(|err| script_error(&ctx, format!("note: {name} cannot be written as JSON: {err}")))?;
         run.run.borrow_mut().note(&name, value).map_err(|err| script_error(&ctx, err))

@@ -54,20 +54,35 @@ mod indexing {
         let mut target = view(&ctx, x, &index)?;
         let (from, to) = (value.size(), target.size());
         if size::broadcast(&ctx, &from, &to)? != to {
-            return Err(script_error(&ctx, format!("tensor shapes do not match: {from:?} cannot be written to {to:?}")));
+            return Err(script_error(
+                &ctx,
+                format!("tensor shapes do not match: {from:?} cannot be written to {to:?}"),
+            ));
         }
         target.f_copy_(&value).map_err(|err| script_error(&ctx, err))
     }
 
     /// Positions `start` up to, not including, `end` of dimension `dim`; negative ones count from the end.
     #[rhai_fn(return_raw)]
-    pub fn slice(ctx: NativeCallContext, x: TensorHandle, dim: INT, start: INT, end: INT) -> ScriptResult<TensorHandle> {
+    pub fn slice(
+        ctx: NativeCallContext,
+        x: TensorHandle,
+        dim: INT,
+        start: INT,
+        end: INT,
+    ) -> ScriptResult<TensorHandle> {
         made(&ctx, x.f_slice(dim, start, end, 1))
     }
 
     /// `length` positions of dimension `dim` from `start` on.
     #[rhai_fn(return_raw)]
-    pub fn narrow(ctx: NativeCallContext, x: TensorHandle, dim: INT, start: INT, length: INT) -> ScriptResult<TensorHandle> {
+    pub fn narrow(
+        ctx: NativeCallContext,
+        x: TensorHandle,
+        dim: INT,
+        start: INT,
+        length: INT,
+    ) -> ScriptResult<TensorHandle> {
         made(&ctx, x.f_narrow(dim, start, length))
     }
 
@@ -79,7 +94,12 @@ mod indexing {
 
     /// The positions of dimension `dim` that an int tensor of one dimension lists.
     #[rhai_fn(return_raw)]
-    pub fn index_select(ctx: NativeCallContext, x: TensorHandle, dim: INT, index: TensorHandle) -> ScriptResult<TensorHandle> {
+    pub fn index_select(
+        ctx: NativeCallContext,
+        x: TensorHandle,
+        dim: INT,
+        index: TensorHandle,
+    ) -> ScriptResult<TensorHandle> {
         let mut shape = x.size();
         let at = if dim < 0 { dim + shape.len() as i64 } else { dim };
         if let Some(size) = usize::try_from(at).ok().and_then(|at| shape.get_mut(at)) {
@@ -91,7 +111,12 @@ mod indexing {
 
     /// Values picked along `dim`: `y[i, j] = x[i, index[i, j]]` for `dim` 1.
     #[rhai_fn(return_raw)]
-    pub fn gather(ctx: NativeCallContext, x: TensorHandle, dim: INT, index: TensorHandle) -> ScriptResult<TensorHandle> {
+    pub fn gather(
+        ctx: NativeCallContext,
+        x: TensorHandle,
+        dim: INT,
+        index: TensorHandle,
+    ) -> ScriptResult<TensorHandle> {
         size::check(&ctx, &index.size(), x.kind())?;
         made(&ctx, x.f_gather(dim, &index, false))
     }

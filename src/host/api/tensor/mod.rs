@@ -20,7 +20,7 @@ mod operators;
 mod reduce;
 mod shape;
 mod show;
-mod size;
+pub mod size;
 
 /// A tensor as scripts hold it; copies share the tensor.
 #[derive(Clone, Debug)]

@@ -8,15 +8,16 @@ use crate::host::session::Session;
 
 /// An error unless a tensor of this shape may be made.
 pub fn check(ctx: &NativeCallContext, shape: &[i64], kind: Kind) -> ScriptResult<()> {
-    let bytes = shape.iter().fold(kind.elt_size_in_bytes() as u128, |bytes, size| {
-        bytes.saturating_mul(u128::try_from(*size).unwrap_or(0))
-    });
+    let bytes = shape
+        .iter()
+        .fold(kind.elt_size_in_bytes() as u128, |bytes, size| bytes.saturating_mul(u128::try_from(*size).unwrap_or(0)));
     let limit = Session::of(ctx).options.max_tensor_bytes;
     if bytes <= u128::from(limit) {
         return Ok(());
     }
     let (needed, limit) = (human(bytes), human(u128::from(limit)));
-    let failure = Failure::script(format!("a tensor of shape {shape:?} takes {needed}, more than the limit of {limit}"));
+    let failure =
+        Failure::script(format!("a tensor of shape {shape:?} takes {needed}, more than the limit of {limit}"));
     Err(script_error(ctx, failure.with_hint("--max-tensor-bytes N raises the limit")))
 }
 
@@ -33,8 +34,12 @@ pub fn broadcast(ctx: &NativeCallContext, a: &[i64], b: &[i64]) -> ScriptResult<
         _ => None,
     });
     merged.collect::<Option<Vec<i64>>>().ok_or_else(|| {
-        let failure = Failure::script(format!("tensor shapes do not match: {a:?} and {b:?} cannot be broadcast together"));
-        script_error(ctx, failure.with_hint("counted from the last, each dimension must be equal in both, 1, or missing"))
+        let failure =
+            Failure::script(format!("tensor shapes do not match: {a:?} and {b:?} cannot be broadcast together"));
+        script_error(
+            ctx,
+            failure.with_hint("counted from the last, each dimension must be equal in both, 1, or missing"),
+        )
     })
 }
 

@@ -19,6 +19,7 @@ pub mod device;
 pub mod diagnosis;
 pub mod engine;
 pub mod errors;
+mod memory;
 pub mod resolver;
 mod sandbox;
 pub mod session;
@@ -60,6 +61,7 @@ impl From<Failure> for Outcome {
 /// Runs `dbp-host SCRIPT`: signals, script, messages. Returns the exit code.
 pub fn run(options: Options) -> i32 {
     signals::install();
+    memory::watch();
     quiet_panics();
     if let Some(threads) = options.threads {
         tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
@@ -96,7 +98,7 @@ fn outcome(result: ScriptResult<()>, session: &Session, engine: &Engine) -> Outc
     match stop_of(&err) {
         Some(Stop::Interrupted) => Outcome::Interrupted,
         Some(Stop::Finished) => Outcome::Done,
-        _ => Outcome::Failed(Box::new(Diagnosis::of(err, session, engine))),
+        _ => Outcome::Failed(Box::new(Diagnosis::of(*err, session, engine))),
     }
 }
 

@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 use rhai::{Dynamic, Engine, NativeCallContext};
 
 use super::args::Given;
-use super::errors::Failure;
+use super::errors::{Failure, Stop};
 use super::resolver::{Library, SourceStore};
 use super::sandbox::Sandbox;
 use super::signals;
@@ -82,6 +82,9 @@ pub struct Source {
     pub text: String,
 }
 
+/// Where the script's output goes.
+type Printer = Box<dyn Fn(&str)>;
+
 pub struct Session {
     pub options: Options,
     pub parameters: RefCell<Vec<Parameter>>,
@@ -93,9 +96,10 @@ pub struct Session {
     engine: RefCell<Weak<Engine>>,
     operations: Cell<u64>,
     in_training: Cell<bool>,
+    pending: RefCell<Option<Stop>>,
     seed: Cell<u64>,
     draws: Cell<u64>,
-    printer: RefCell<Box<dyn Fn(&str)>>,
+    printer: RefCell<Printer>,
 }
 
 impl Session {
@@ -117,6 +121,7 @@ impl Session {
             engine: RefCell::default(),
             operations: Cell::new(0),
             in_training: Cell::new(false),
+            pending: RefCell::default(),
             seed: Cell::new(options.seed.unwrap_or(0)),
             draws: Cell::new(0),
             printer: RefCell::new(Box::new(|text| {
@@ -160,6 +165,16 @@ impl Session {
 
     pub(super) fn in_training(&self) -> bool {
         self.in_training.get()
+    }
+
+    /// Ends the script at its next operation. An iterator that answers with [`Stop::error`] calls this too, because Rhai
+    /// drops such an error where the loop's body is empty.
+    pub fn request_stop(&self, stop: Stop) {
+        *self.pending.borrow_mut() = Some(stop);
+    }
+
+    pub(super) fn pending_stop(&self) -> Option<Stop> {
+        self.pending.borrow().clone()
     }
 
     /// Starts the count of script operations anew: at every step boundary.

@@ -29,7 +29,9 @@ mod tensor {
         flat.read(&ctx, &values, 0)?;
         size::check(&ctx, &flat.shape, Kind::Int64)?;
         let made_on_cpu = match (flat.floats, flat.ints, flat.bools) {
-            (false, false, true) => Tensor::f_from_slice(&flat.values.iter().map(|value| *value != 0.0).collect::<Vec<_>>()),
+            (false, false, true) => {
+                Tensor::f_from_slice(&flat.values.iter().map(|value| *value != 0.0).collect::<Vec<_>>())
+            }
             (false, true, false) => Tensor::f_from_slice(&flat.whole),
             (_, _, false) => Tensor::f_from_slice(&flat.values.iter().map(|value| *value as f32).collect::<Vec<_>>()),
             _ => return Err(script_error(&ctx, "values: bools and numbers cannot be mixed")),
@@ -186,11 +188,8 @@ fn filled(ctx: &NativeCallContext, shape: &Dynamic, value: f64) -> ScriptResult<
 
 fn stepped(ctx: &NativeCallContext, start: &Dynamic, end: &Dynamic, step: &Dynamic) -> ScriptResult<TensorHandle> {
     let device = Session::of(ctx).options.device;
-    let [from, to, by] = [
-        convert::float(ctx, "start", start)?,
-        convert::float(ctx, "end", end)?,
-        convert::float(ctx, "step", step)?,
-    ];
+    let [from, to, by] =
+        [convert::float(ctx, "start", start)?, convert::float(ctx, "end", end)?, convert::float(ctx, "step", step)?];
     let steps = (to - from) / by;
     check_arg(ctx, by != 0.0 && steps >= 0.0 && steps.is_finite(), || {
         format!("arange: {from} never reaches {to} in steps of {by}")
@@ -198,7 +197,9 @@ fn stepped(ctx: &NativeCallContext, start: &Dynamic, end: &Dynamic, step: &Dynam
     // Beyond 2^53 a float is no exact count, but then the size is refused anyway.
     size::check(ctx, &[steps.ceil() as i64], Kind::Int64)?;
     match (start.as_int(), end.as_int(), step.as_int()) {
-        (Ok(start), Ok(end), Ok(step)) => made(ctx, Tensor::f_arange_start_step(start, end, step, (Kind::Int64, device))),
+        (Ok(start), Ok(end), Ok(step)) => {
+            made(ctx, Tensor::f_arange_start_step(start, end, step, (Kind::Int64, device)))
+        }
         _ => made(ctx, Tensor::f_arange_start_step(from, to, by, (Kind::Float, device))),
     }
 }
@@ -296,7 +297,10 @@ impl Flat {
             let name = ctx.engine().map_type_name(value.type_name());
             let failure = Failure::script(format!("values: expected numbers, bools or arrays of them, got {name}"));
             let is_tensor = name == "Tensor";
-            return Err(script_error(ctx, if is_tensor { failure.with_hint("tensor::stack joins tensors") } else { failure }));
+            return Err(script_error(
+                ctx,
+                if is_tensor { failure.with_hint("tensor::stack joins tensors") } else { failure },
+            ));
         }
         Ok(())
     }

@@ -29,7 +29,9 @@ mod gradients {
     /// Computes the gradients of this value; they add to those that are there.
     #[rhai_fn(return_raw)]
     pub fn backward(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<()> {
-        check_arg(&ctx, x.numel() == 1, || format!("backward: expected one value, got shape {:?}; use mean() or sum()", x.size()))?;
+        check_arg(&ctx, x.numel() == 1, || {
+            format!("backward: expected one value, got shape {:?}; use mean() or sum()", x.size())
+        })?;
         x.f_backward().map_err(|err| script_error(&ctx, err))
     }
 

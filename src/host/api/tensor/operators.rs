@@ -371,8 +371,12 @@ fn binary(ctx: &NativeCallContext, op: Op, a: Side, b: Side) -> ScriptResult<Dyn
         }
         (Side::Tensor(a), Side::Number(b)) => op.with_number(a, *b),
         (Side::Number(a), Side::Tensor(b)) => op.on_number(*a, b),
-        (Side::Tensor(a), Side::Text(b)) if op == Op::Add => return Ok(format!("{}{b}", super::show::text(ctx, a)?).into()),
-        (Side::Text(a), Side::Tensor(b)) if op == Op::Add => return Ok(format!("{a}{}", super::show::text(ctx, b)?).into()),
+        (Side::Tensor(a), Side::Text(b)) if op == Op::Add => {
+            return Ok(format!("{}{b}", super::show::text(ctx, a)?).into());
+        }
+        (Side::Text(a), Side::Tensor(b)) if op == Op::Add => {
+            return Ok(format!("{a}{}", super::show::text(ctx, b)?).into());
+        }
         _ if op == Op::Equal => return Ok(false.into()),
         _ if op == Op::Unequal => return Ok(true.into()),
         _ => {

@@ -66,7 +66,12 @@ mod reductions {
 
     /// Unbiased standard deviation over `dim`.
     #[rhai_fn(name = "std", return_raw)]
-    pub fn std_keep(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic, keepdim: bool) -> ScriptResult<TensorHandle> {
+    pub fn std_keep(
+        ctx: NativeCallContext,
+        x: TensorHandle,
+        dim: Dynamic,
+        keepdim: bool,
+    ) -> ScriptResult<TensorHandle> {
         over(&ctx, &floating(&ctx, &x)?, &dim, keepdim, |x, dims, keep| x.f_std_dim(dims, true, keep))
     }
 
@@ -84,7 +89,12 @@ mod reductions {
 
     /// Unbiased variance over `dim`.
     #[rhai_fn(name = "variance", return_raw)]
-    pub fn var_keep(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic, keepdim: bool) -> ScriptResult<TensorHandle> {
+    pub fn var_keep(
+        ctx: NativeCallContext,
+        x: TensorHandle,
+        dim: Dynamic,
+        keepdim: bool,
+    ) -> ScriptResult<TensorHandle> {
         over(&ctx, &floating(&ctx, &x)?, &dim, keepdim, |x, dims, keep| x.f_var_dim(dims, true, keep))
     }
 
@@ -197,7 +207,9 @@ mod reductions {
     /// The one value of a tensor that has one: a float, an int or a bool. Waits for the device.
     #[rhai_fn(return_raw)]
     pub fn item(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<Dynamic> {
-        check_arg(&ctx, x.numel() == 1, || format!("item: expected a tensor with one value, got shape {:?}", x.size()))?;
+        check_arg(&ctx, x.numel() == 1, || {
+            format!("item: expected a tensor with one value, got shape {:?}", x.size())
+        })?;
         Ok(elements(&ctx, &x)?.remove(0))
     }
 }

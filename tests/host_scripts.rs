@@ -21,12 +21,15 @@ use dbp_host::host::{self, Options, Outcome, Session};
 /// The script's name in the case's folder.
 const MAIN: &str = "case.rhai";
 
+/// File, line and column.
+type Place = (String, usize, usize);
+
 #[derive(Default)]
 struct Case {
     name: String,
     files: Vec<(String, String)>,
-    /// File, line, column and message of the error; no place where it has none.
-    error: Option<(Option<(String, usize, usize)>, String)>,
+    /// Place and message of the error; some have no place.
+    error: Option<(Option<Place>, String)>,
     hint: Option<String>,
     prints: Vec<String>,
     options: Vec<(String, String)>,

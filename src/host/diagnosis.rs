@@ -14,6 +14,8 @@ use super::suggest::did_you_mean;
 
 /// `called from` lines shown at most.
 const MAX_CALLERS: usize = 8;
+/// Signatures in a hint at most.
+const MAX_SIGNATURES: usize = 4;
 /// Columns of a source line shown at most.
 const MAX_WIDTH: usize = 100;
 const TAB: usize = 4;
@@ -51,10 +53,9 @@ impl From<Failure> for Diagnosis {
 }
 
 impl Diagnosis {
-    pub fn of(err: Box<EvalAltResult>, session: &Session, engine: &Engine) -> Self {
+    pub fn of(mut err: EvalAltResult, session: &Session, engine: &Engine) -> Self {
         let mut source = session.library.store.script_key().to_owned();
         let mut places = Vec::new();
-        let mut err = *err;
         loop {
             places.push((source.clone(), err.position()));
             match err {
@@ -138,15 +139,26 @@ fn explain(mut err: EvalAltResult, source: &str, session: &Session, engine: &Eng
         EvalAltResult::ErrorParsing(problem, _) => {
             let text = problem.to_string();
             let failure = script(text.clone());
-            if text.contains("reserved") {
+            if text.contains("is a reserved") {
                 failure.with_hint("Rhai keeps this word for itself; choose another name")
             } else {
                 failure
             }
         }
+        EvalAltResult::ErrorMismatchDataType(wanted, got, _)
+        | EvalAltResult::ErrorMismatchOutputType(wanted, got, _) => {
+            let (wanted, got) = (readable_types(wanted, engine), readable_types(got, engine));
+            let failure = script(format!("expected {wanted}, got {got}"));
+            match (wanted.as_str(), got.as_str()) {
+                ("bool", "Tensor") => {
+                    failure.with_hint("comparisons of tensors are elementwise: end with .all(), .any() or .item()")
+                }
+                _ => failure,
+            }
+        }
         _ => {
             err.clear_position();
-            script(err.to_string())
+            script(readable_types(&err.to_string(), engine))
         }
     }
 }
@@ -174,46 +186,67 @@ fn unknown_property(text: &str) -> Option<(&str, &str)> {
 
 /// `signature` is Rhai's, like `tensor::zeros (int, map)`.
 fn unknown_function(signature: &str, source: &str, session: &Session, engine: &Engine) -> Failure {
-    let full = signature.split(" (").next().unwrap_or(signature);
+    let signature = readable_types(signature, engine);
+    let full = signature.split(" (").next().unwrap_or(&signature);
     let arguments = signature.strip_prefix(full).unwrap_or("").trim_start();
     let mut known = signatures(engine);
-    let own = session.library.functions(source);
-    known.extend(
-        own.into_iter().map(|(name, arity)| (name, format!("{arity} argument{}", if arity == 1 { "" } else { "s" }))),
-    );
-    let mut same: Vec<&str> = known.iter().filter(|(name, _)| name == full).map(|(_, text)| text.as_str()).collect();
-    same.sort_unstable();
-    same.dedup();
+    known.extend(session.library.functions(source));
+    let mut same: Vec<&[String]> =
+        known.iter().filter(|(name, _)| name == full).map(|(_, params)| params.as_slice()).collect();
     if same.is_empty() {
-        let names: Vec<String> = known.into_iter().map(|(name, _)| name).collect();
-        return with_near(Failure::script(format!("unknown function: {full}{arguments}")), full, &names);
+        let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
+        let hint = did_you_mean(full, names);
+        return Failure { hint, ..Failure::script(format!("unknown function: {full}{arguments}")) };
     }
     let failure = Failure::script(format!("wrong arguments: {full}{arguments}"));
-    let is_operator = !full.contains(|c: char| c.is_alphanumeric());
-    if is_operator {
-        return failure;
+    if !full.contains(char::is_alphanumeric) {
+        return failure; // An operator.
     }
-    let more = if same.len() > 4 { " …" } else { "" };
-    same.truncate(4);
-    failure.with_hint(format!("it takes {}{more}", same.join(" or ")))
+    // Of functions that share a name, those for the first argument's type are meant.
+    let first = arguments.trim_matches(['(', ')']).split(", ").next().unwrap_or_default();
+    let fits = |params: &[String]| params.first().is_some_and(|param| param.ends_with(&format!(": {first}")));
+    if same.iter().any(|params| fits(params)) {
+        same.retain(|params| fits(params));
+    }
+    let mut written: Vec<String> = same.iter().map(|params| format!("{full}({})", params.join(", "))).collect();
+    written.sort_unstable_by_key(|text| (text.matches(", ").count(), text.clone()));
+    written.dedup();
+    let more = if written.len() > MAX_SIGNATURES { " …" } else { "" };
+    written.truncate(MAX_SIGNATURES);
+    failure.with_hint(format!("it takes {}{more}", written.join(" or ")))
 }
 
-/// Every native function: qualified name and how its arguments are written.
-fn signatures(engine: &Engine) -> Vec<(String, String)> {
+/// Every native function: qualified name and parameters.
+fn signatures(engine: &Engine) -> Vec<(String, Vec<String>)> {
     let collected = engine.collect_fn_metadata(
         None,
         |info| {
             let name = &info.metadata.name;
             let full = if info.namespace.is_empty() { name.to_string() } else { format!("{}::{name}", info.namespace) };
-            let known = info.metadata.params_info.len() >= info.metadata.num_params;
-            let params =
-                info.metadata.params_info.iter().take(info.metadata.num_params).map(|param| readable_param(param));
-            let params: Vec<String> = if known { params.collect() } else { vec!["_".into(); info.metadata.num_params] };
-            Some((full, format!("({})", params.join(", "))))
+            let count = info.metadata.num_params;
+            let known = info.metadata.params_info.len() >= count;
+            let params = info.metadata.params_info.iter().take(count).map(|param| readable_param(param));
+            Some((full, if known { params.collect() } else { vec!["_".into(); count] }))
         },
         true,
     );
     collected.into_iter().filter(|(name, _)| !name.contains('$')).collect()
+}
+
+/// Types in Rhai's messages as a script's author knows them.
+fn readable_types(text: &str, engine: &Engine) -> String {
+    let text = text.replace("&str | ImmutableString | String", "string");
+    let mut readable = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let in_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+        let end = rest.find(|c| !in_path(c)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(if end == 0 { rest.chars().next().map_or(1, char::len_utf8) } else { end });
+        let is_ours = word.starts_with(concat!(env!("CARGO_CRATE_NAME"), "::"));
+        readable.push_str(if is_ours { engine.map_type_name(word) } else { word });
+        rest = after;
+    }
+    readable
 }
 
 /// `x: &mut TensorHandle` as a script's author knows it: `x: Tensor`.

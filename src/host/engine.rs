@@ -10,6 +10,7 @@ use rhai::{Dynamic, Engine, OptimizationLevel};
 
 use super::api;
 use super::errors::{self, Failure, Stop};
+use super::memory;
 use super::resolver::Resolver;
 use super::session::Session;
 
@@ -65,5 +66,12 @@ fn progress(session: &Session) -> Option<Stop> {
             failure.with_hint("is there a loop that never ends? --max-operations N raises the limit"),
         ));
     }
-    (session.interrupted() && !session.in_training()).then_some(Stop::Interrupted)
+    if session.interrupted() && !session.in_training() {
+        return Some(Stop::Interrupted);
+    }
+    if memory::is_low() && !session.in_training() {
+        let failure = Failure::machine("the machine's memory is nearly used up, most of it by this script");
+        return Some(Stop::Failed(failure.with_hint("make smaller tensors, arrays or texts, or keep fewer of them")));
+    }
+    session.pending_stop()
 }

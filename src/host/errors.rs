@@ -165,6 +165,7 @@ pub fn register(engine: &mut Engine) {
     engine.register_global_module(exported_module!(failure_api).into());
 }
 
+#[allow(clippy::unwrap_used)] // Rhai's macro makes them for `&mut` parameters, after it has checked the types.
 #[export_module]
 mod failure_api {
     /// What went wrong.

@@ -19,6 +19,7 @@ pub mod device;
 pub mod diagnosis;
 pub mod engine;
 pub mod errors;
+mod memory;
 pub mod options;
 pub mod progress;
 pub mod resolver;
@@ -63,6 +64,7 @@ impl From<Failure> for Outcome {
 /// Runs `dbp-host SCRIPT`: signals, script, messages. Returns the exit code.
 pub fn run(mut options: Options) -> i32 {
     signals::install();
+    memory::watch();
     quiet_panics();
     if let Err(err) = runs::restore_options(&mut options) {
         return report(&err.into());
@@ -107,7 +109,7 @@ fn outcome(result: ScriptResult<()>, session: &Session, engine: &Engine) -> Outc
     match stop_of(&err) {
         Some(Stop::Interrupted) => Outcome::Interrupted,
         Some(Stop::Finished) => Outcome::Done,
-        _ => Outcome::Failed(Box::new(Diagnosis::of(err, session, engine))),
+        _ => Outcome::Failed(Box::new(Diagnosis::of(*err, session, engine))),
     }
 }
 

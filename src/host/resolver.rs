@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
-use rhai::{AST, Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
+use rhai::{AST, ASTNode, Engine, EvalAltResult, Expr, Module, ModuleResolver, Position, Scope, Shared, Stmt};
 
 use super::comments;
 use super::errors::{Failure, ScriptResult};
@@ -264,11 +264,27 @@ impl Library {
         Ok(Some(ast))
     }
 
-    /// Function names and arities of a compiled source.
-    pub fn functions(&self, key: &str) -> Vec<(String, usize)> {
+    /// Functions that the source `key` can call by script: its own and, qualified, those of its imports; with parameters.
+    pub fn functions(&self, key: &str) -> Vec<(String, Vec<String>)> {
         let asts = self.asts.borrow();
-        let functions = asts.get(key).into_iter().flat_map(|ast| ast.iter_functions());
-        functions.map(|function| (function.name.to_owned(), function.params.len())).collect()
+        let Some(ast) = asts.get(key) else { return Vec::new() };
+        let mut modules = vec![(String::new(), Rc::clone(ast))];
+        ast.walk(&mut |path: &[ASTNode]| {
+            if let Some(ASTNode::Stmt(Stmt::Import(import, _))) = path.last()
+                && let Expr::StringConstant(module, _) = &import.0
+                && let Some(ast) = key_of_import(module, key).ok().and_then(|key| asts.get(&key))
+            {
+                modules.push((format!("{}::", import.1.as_str()), Rc::clone(ast)));
+            }
+            true
+        });
+        let functions = modules.iter().flat_map(|(prefix, ast)| {
+            ast.iter_functions().map(move |function| {
+                let params = function.params.iter().map(|param| (*param).to_owned()).collect();
+                (format!("{prefix}{}", function.name), params)
+            })
+        });
+        functions.collect()
     }
 
     fn module(

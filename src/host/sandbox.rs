@@ -76,3 +76,75 @@ impl Sandbox {
         )))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folders {
+        _root: tempfile::TempDir,
+        script: PathBuf,
+        elsewhere: PathBuf,
+    }
+
+    fn folders() -> Folders {
+        let root = tempfile::tempdir().unwrap();
+        let real = root.path().canonicalize().unwrap();
+        let (script, elsewhere) = (real.join("project"), real.join("elsewhere"));
+        for folder in [script.join("datasets/photos"), elsewhere.join("photos")] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        std::fs::write(script.join("a.rhai"), "").unwrap();
+        std::fs::write(elsewhere.join("secret"), "").unwrap();
+        Folders { _root: root, script, elsewhere }
+    }
+
+    fn sandbox(folders: &Folders, set: Option<String>, allow_read: Vec<PathBuf>) -> Sandbox {
+        let mut options = Options { allow_read, ..Options::new(folders.script.join("a.rhai")) };
+        options.set.extend(set.map(|text| ("data".to_owned(), text)));
+        let given = Given::new(&options.set, None).unwrap();
+        Sandbox::new(&options, &SourceStore::disk(&options.script).unwrap(), &given).unwrap()
+    }
+
+    #[test]
+    fn a_script_reads_its_own_folder_and_nothing_beside_it() {
+        let folders = folders();
+        let sandbox = sandbox(&folders, None, Vec::new());
+        assert_eq!(sandbox.readable("datasets/photos").unwrap(), folders.script.join("datasets/photos"));
+        assert_eq!(sandbox.readable("./a.rhai").unwrap(), folders.script.join("a.rhai"));
+        let secret = folders.elsewhere.join("secret");
+        for path in ["../elsewhere/secret", secret.to_str().unwrap(), "datasets/../../elsewhere/secret", "/etc/passwd"]
+        {
+            let err = sandbox.readable(path).unwrap_err();
+            assert!(err.hint.unwrap().contains("--allow-read"), "{path}");
+        }
+        assert!(sandbox.readable("missing").unwrap_err().message.contains("no such file or folder"));
+        assert!(sandbox.readable("").is_err());
+    }
+
+    #[test]
+    fn the_command_line_allows_more() {
+        let folders = folders();
+        let photos = folders.elsewhere.join("photos");
+        let by_flag = sandbox(&folders, None, vec![folders.elsewhere.clone()]);
+        assert!(by_flag.readable("../elsewhere/secret").is_ok());
+        let text = photos.to_str().unwrap();
+        for set in [text.to_owned(), format!("[\"{text}\"]"), format!("{{\"images\": \"{text}\"}}")] {
+            let by_set = sandbox(&folders, Some(set), Vec::new());
+            assert_eq!(by_set.readable(text).unwrap(), photos);
+            assert!(by_set.readable("../elsewhere/secret").is_err(), "beside what was named");
+        }
+        assert!(
+            sandbox(&folders, Some(String::new()), Vec::new()).readable("../elsewhere/secret").is_err(),
+            "empty text"
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_counts_as_what_it_points_to() {
+        let folders = folders();
+        std::os::unix::fs::symlink(folders.elsewhere.join("secret"), folders.script.join("link")).unwrap();
+        assert!(sandbox(&folders, None, Vec::new()).readable("link").is_err());
+    }
+}

@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 use rhai::{Dynamic, Engine, NativeCallContext};
 
 use super::args::Given;
-use super::errors::Failure;
+use super::errors::{Failure, Stop};
 use super::resolver::{Library, SourceStore};
 use super::runs::Runs;
 use super::sandbox::Sandbox;
@@ -83,6 +83,9 @@ pub struct Source {
     pub text: String,
 }
 
+/// Where the script's output goes.
+type Printer = Box<dyn Fn(&str)>;
+
 pub struct Session {
     pub options: Options,
     pub parameters: RefCell<Vec<Parameter>>,
@@ -94,11 +97,12 @@ pub struct Session {
     engine: RefCell<Weak<Engine>>,
     operations: Cell<u64>,
     in_training: Cell<bool>,
+    pending: RefCell<Option<Stop>>,
     seed: Cell<u64>,
     draws: Cell<u64>,
-    printer: RefCell<Box<dyn Fn(&str)>>,
     /// The training runs this script has made.
     pub(super) runs: Runs,
+    printer: RefCell<Printer>,
 }
 
 impl Session {
@@ -120,6 +124,7 @@ impl Session {
             engine: RefCell::default(),
             operations: Cell::new(0),
             in_training: Cell::new(false),
+            pending: RefCell::default(),
             seed: Cell::new(options.seed.unwrap_or(0)),
             draws: Cell::new(0),
             runs: Runs::default(),
@@ -164,6 +169,16 @@ impl Session {
 
     pub(super) fn in_training(&self) -> bool {
         self.in_training.get()
+    }
+
+    /// Ends the script at its next operation. An iterator that answers with [`Stop::error`] calls this too, because Rhai
+    /// drops such an error where the loop's body is empty.
+    pub fn request_stop(&self, stop: Stop) {
+        *self.pending.borrow_mut() = Some(stop);
+    }
+
+    pub(super) fn pending_stop(&self) -> Option<Stop> {
+        self.pending.borrow().clone()
     }
 
     /// Starts the count of script operations anew: at every step boundary.

@@ -1,5 +1,6 @@
 //! What tch lacks: errors without C++ frames, in-place fused AdamW, and CUDA that is loaded when it is first asked for.
 
+mod allocator;
 mod cuda;
 
 use thiserror::Error;

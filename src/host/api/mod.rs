@@ -3,6 +3,8 @@
 //! Each file has a `register(engine)`; adding a namespace is one line here. Functions are documented items of an
 //! `#[export_module]`, from which help, reference and suggestions are made.
 
+#![allow(clippy::unwrap_used)] // Rhai's macro makes them for `&mut` parameters, after it has checked the types.
+
 use rhai::Engine;
 
 mod data;

@@ -5,12 +5,14 @@
 use std::ops::{Range, RangeInclusive};
 
 use rhai::plugin::*;
-use rhai::{Array, Dynamic, Engine, INT, NativeCallContext};
+use rhai::{Array, Dynamic, Engine, INT, ImmutableString, NativeCallContext};
 use tch::{Kind, TchError, Tensor};
 
+use super::shape::PROPERTIES;
 use super::{TensorHandle, is_floating, made, size};
 use crate::host::convert;
 use crate::host::errors::{Failure, ScriptResult, script_error};
+use crate::host::suggest::did_you_mean;
 
 pub fn register(engine: &mut Engine) {
     engine.register_global_module(exported_module!(indexing).into());
@@ -53,7 +55,7 @@ mod indexing {
         }
         let mut target = view(&ctx, x, &index)?;
         let (from, to) = (value.size(), target.size());
-        if size::broadcast(&ctx, &from, &to)? != to {
+        if size::common(&from, &to).as_ref() != Some(&to) {
             return Err(script_error(
                 &ctx,
                 format!("tensor shapes do not match: {from:?} cannot be written to {to:?}"),
@@ -150,28 +152,34 @@ fn check_index_tensor(ctx: &NativeCallContext, x: &Tensor, index: &Tensor) -> Sc
 
 /// The view that integers, ranges and arrays of them name.
 fn view(ctx: &NativeCallContext, x: &Tensor, index: &Dynamic) -> ScriptResult<Tensor> {
-    let Some(indexes) = index.read_lock::<Array>() else { return step(ctx, x, 0, index).map(|(x, _)| x) };
+    let Some(indexes) = index.read_lock::<Array>() else { return step(ctx, x, 0, index, 0).map(|(x, _)| x) };
     let mut x = x.shallow_clone();
     let mut dim = 0;
-    for index in indexes.iter() {
+    for (nth, index) in indexes.iter().enumerate() {
         let kept;
-        (x, kept) = step(ctx, &x, dim, index)?;
+        (x, kept) = step(ctx, &x, dim, index, nth)?;
         dim += i64::from(kept);
     }
     Ok(x)
 }
 
-/// One index at dimension `dim`, and whether the dimension is still there.
-fn step(ctx: &NativeCallContext, x: &Tensor, dim: i64, index: &Dynamic) -> ScriptResult<(Tensor, bool)> {
-    let shape = x.size();
-    let Some(size) = shape.get(dim as usize).copied() else {
-        let what = if shape.is_empty() { "a single value has".into() } else { format!("shape {shape:?} has") };
-        return Err(script_error(ctx, format!("{what} no dimension {dim} to index")));
+/// One index at dimension `dim`, which was the `nth` of the whole tensor; and whether the dimension is still there.
+fn step(ctx: &NativeCallContext, x: &Tensor, dim: i64, index: &Dynamic, nth: usize) -> ScriptResult<(Tensor, bool)> {
+    if let Some(name) = index.read_lock::<ImmutableString>() {
+        // Rhai asks the indexer for properties that have no getter.
+        let hint = did_you_mean(&name, PROPERTIES);
+        return Err(script_error(
+            ctx,
+            Failure { hint, ..Failure::script(format!("Tensor has no property `{}`", *name)) },
+        ));
+    }
+    let Some(size) = x.size().get(dim as usize).copied() else {
+        return Err(script_error(ctx, format!("the tensor has no dimension {nth} to index")));
     };
     let torch = |result: Result<Tensor, TchError>| result.map_err(|err| script_error(ctx, err));
     if let Ok(at) = index.as_int() {
         if at < -size || at >= size {
-            return Err(script_error(ctx, format!("index {at} is out of range for dimension {dim} of size {size}")));
+            return Err(script_error(ctx, format!("index {at} is out of range for dimension {nth} of size {size}")));
         }
         return Ok((torch(x.f_select(dim, at))?, false));
     }

@@ -8,6 +8,9 @@ use super::{TensorHandle, elements, made, size};
 use crate::host::convert;
 use crate::host::errors::{ScriptResult, check_arg};
 
+/// Names of a tensor's properties.
+pub const PROPERTIES: [&str; 6] = ["shape", "ndim", "numel", "dtype", "device", "requires_grad"];
+
 pub fn register(engine: &mut Engine) {
     engine.register_global_module(exported_module!(shapes).into());
 }

@@ -40,9 +40,9 @@ pub fn text(ctx: &NativeCallContext, x: &Tensor) -> ScriptResult<String> {
     };
     let width = if x.dim() == 0 { 0 } else { cells.iter().map(String::len).max().unwrap_or(0) };
     let mut text = String::from("tensor(");
-    write_nested(&mut text, &mut cells.iter(), &x.size(), width, "tensor(".len());
-    if x.numel() == 0 {
-        text += &format!(", shape={:?}", x.size());
+    match x.numel() {
+        0 => text += &format!("[], shape={:?}", x.size()),
+        _ => write_nested(&mut text, &mut cells.iter(), &x.size(), width, "tensor(".len()),
     }
     if !matches!(kind, Kind::Float | Kind::Int64 | Kind::Bool) {
         text += &format!(", dtype={}", kind_name(kind));

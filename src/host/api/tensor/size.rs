@@ -21,11 +21,8 @@ pub fn check(ctx: &NativeCallContext, shape: &[i64], kind: Kind) -> ScriptResult
     Err(script_error(ctx, failure.with_hint("--max-tensor-bytes N raises the limit")))
 }
 
-/// The shape of an elementwise result.
-///
-/// # Errors
-/// If the shapes cannot be broadcast to one.
-pub fn broadcast(ctx: &NativeCallContext, a: &[i64], b: &[i64]) -> ScriptResult<Vec<i64>> {
+/// The shape that two shapes are broadcast to, if they can be.
+pub fn common(a: &[i64], b: &[i64]) -> Option<Vec<i64>> {
     let rank = a.len().max(b.len());
     let size = |shape: &[i64], at: usize| (at + shape.len()).checked_sub(rank).map_or(1, |at| shape[at]);
     let merged = (0..rank).map(|at| match (size(a, at), size(b, at)) {
@@ -33,7 +30,15 @@ pub fn broadcast(ctx: &NativeCallContext, a: &[i64], b: &[i64]) -> ScriptResult<
         (1, size) | (size, 1) => Some(size),
         _ => None,
     });
-    merged.collect::<Option<Vec<i64>>>().ok_or_else(|| {
+    merged.collect()
+}
+
+/// The shape of an elementwise result.
+///
+/// # Errors
+/// If the shapes cannot be broadcast to one.
+pub fn broadcast(ctx: &NativeCallContext, a: &[i64], b: &[i64]) -> ScriptResult<Vec<i64>> {
+    common(a, b).ok_or_else(|| {
         let failure =
             Failure::script(format!("tensor shapes do not match: {a:?} and {b:?} cannot be broadcast together"));
         script_error(
@@ -50,6 +55,9 @@ fn human(bytes: u128) -> String {
     while value >= 1024.0 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;
+    }
+    if value >= 1024.0 {
+        return "over 1024 PiB".into();
     }
     let digits = if value.fract() == 0.0 { 0 } else { 1 };
     format!("{value:.digits$} {}", UNITS[unit])

@@ -1,5 +1,7 @@
 //! The command line as people and other programs meet it: exit codes, and what goes to which stream.
 
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};

@@ -13,6 +13,8 @@
 //! a line of output, in order. `//> set a=1`, `//> max-operations N` and `//> max-tensor-bytes N` are options.
 //! `//> file lib/a.rhai` begins another file of the case. A case without markers must run to its end.
 
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 

@@ -131,6 +131,9 @@ fn explain(mut err: EvalAltResult, source: &str, session: &Session, engine: &Eng
         EvalAltResult::ErrorParsing(ParseErrorType::VariableUndefined(name), _) => {
             let hint = "functions see no variables from outside; hand them over as arguments";
             let failure = with_near(script(format!("unknown variable: {name}")), name, &names());
+            if module_names(engine, Vec::new()).contains(name) {
+                return failure.with_hint(format!("`{name}` holds functions, which are called as `{name}::…`"));
+            }
             if names().contains(name) { failure.with_hint(hint) } else { failure }
         }
         EvalAltResult::ErrorParsing(ParseErrorType::ModuleUndefined(name), _) => {
@@ -170,7 +173,8 @@ fn thrown(value: &Dynamic) -> Failure {
     }
     // What `catch` makes of Rhai's own errors, thrown again.
     let message = value.read_lock::<Map>().and_then(|map| map.get("message").map(ToString::to_string));
-    Failure::script(message.unwrap_or_else(|| value.to_string()))
+    let message = message.unwrap_or_else(|| value.to_string());
+    Failure::script(if message.is_empty() { "the script threw an error without a message".into() } else { message })
 }
 
 fn with_near(failure: Failure, name: &str, names: &[String]) -> Failure {
@@ -189,6 +193,10 @@ fn unknown_function(signature: &str, source: &str, session: &Session, engine: &E
     let signature = readable_types(signature, engine);
     let full = signature.split(" (").next().unwrap_or(&signature);
     let arguments = signature.strip_prefix(full).unwrap_or("").trim_start();
+    if rhai_names_closure(full) {
+        let failure = Failure::script(format!("the function given cannot be called with {arguments}"));
+        return failure.with_hint("it takes another number of arguments: compare what stands between its bars");
+    }
     let mut known = signatures(engine);
     known.extend(session.library.functions(source));
     let mut same: Vec<&[String]> =
@@ -214,6 +222,11 @@ fn unknown_function(signature: &str, source: &str, session: &Session, engine: &E
     let more = if written.len() > MAX_SIGNATURES { " …" } else { "" };
     written.truncate(MAX_SIGNATURES);
     failure.with_hint(format!("it takes {}{more}", written.join(" or ")))
+}
+
+/// Rhai's names for functions written as `|x| …`.
+fn rhai_names_closure(name: &str) -> bool {
+    name.starts_with("anon$")
 }
 
 /// Every native function: qualified name and parameters.
@@ -242,8 +255,8 @@ fn readable_types(text: &str, engine: &Engine) -> String {
         let in_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
         let end = rest.find(|c| !in_path(c)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(if end == 0 { rest.chars().next().map_or(1, char::len_utf8) } else { end });
-        let is_ours = word.starts_with(concat!(env!("CARGO_CRATE_NAME"), "::"));
-        readable.push_str(if is_ours { engine.map_type_name(word) } else { word });
+        let is_type = matches!(word, "i64" | "f64") || word.starts_with(concat!(env!("CARGO_CRATE_NAME"), "::"));
+        readable.push_str(if is_type { engine.map_type_name(word) } else { word });
         rest = after;
     }
     readable

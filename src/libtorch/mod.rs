@@ -2,10 +2,14 @@
 
 mod allocator;
 mod cuda;
+mod shim;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use thiserror::Error;
 
 pub use cuda::{exit_now, load as load_cuda};
+pub use shim::{AdamWStep, clear_grads, fused_adamw};
 
 /// A failed libtorch operation: the first line of its message, without the C++ stack that follows.
 #[derive(Clone, Debug, Error)]
@@ -25,5 +29,36 @@ impl From<tch::TchError> for TorchError {
 
 pub type TorchResult<T> = Result<T, TorchError>;
 
-mod shim;
-pub use shim::{AdamWStep, clear_grads, fused_adamw};
+/// Makes a call of tch that takes a number (`Scalar`) fallible.
+///
+/// tch's `f_…` functions panic instead of returning the error when they take a number: the number is dropped first, and its
+/// destructor meets the error. Calls without a number need no guard.
+pub fn guarded<T>(call: impl FnOnce() -> Result<T, tch::TchError>) -> TorchResult<T> {
+    let payload = match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => return result.map_err(TorchError::from),
+        Err(payload) => payload,
+    };
+    // The text is `called `Result::unwrap()` on an `Err` value: Torch("…")`, with line breaks escaped.
+    let text =
+        payload.downcast_ref::<String>().and_then(|text| text.split_once("Err` value: Torch(\"")).map(|(_, text)| text);
+    match text {
+        Some(text) => {
+            let first = text.split("\\n").next().unwrap_or(text).trim_end_matches("\")");
+            Err(TorchError(first.replace("\\\"", "\"")))
+        }
+        None => resume_unwind(payload),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_call_with_a_number_is_an_error() {
+        let x = tch::Tensor::from_slice(&[1_i64]);
+        assert_eq!(guarded(|| x.f_remainder(0)).unwrap_err().0, "ZeroDivisionError");
+        assert!(guarded(|| x.f_remainder(2)).is_ok());
+        assert!(guarded(|| x.f_reshape([7])).is_err());
+    }
+}

@@ -1,7 +1,9 @@
 //! Functions without a namespace: `arg`, `assert`, and bounded versions of Rhai's own that make big values at once.
 
+use std::time::{Duration, Instant};
+
 use rhai::plugin::*;
-use rhai::{Array, Blob, Dynamic, Engine, INT, ImmutableString, NativeCallContext};
+use rhai::{Array, Blob, Dynamic, Engine, FLOAT, INT, ImmutableString, NativeCallContext};
 
 use crate::host::args;
 use crate::host::errors::{ScriptResult, check_arg, script_error};
@@ -49,6 +51,22 @@ mod globals {
     #[rhai_fn(name = "assert", return_raw)]
     pub fn assert_only(ctx: NativeCallContext, condition: bool) -> ScriptResult<()> {
         check_arg(&ctx, condition, || "assertion failed".to_owned())
+    }
+
+    /// Waits for so many seconds; an interrupt ends the wait.
+    pub fn sleep(ctx: NativeCallContext, seconds: FLOAT) {
+        let session = Session::of(&ctx);
+        let began = Instant::now();
+        while began.elapsed().as_secs_f64() < seconds && !session.interrupted() {
+            let left = (seconds - began.elapsed().as_secs_f64()).clamp(0.0, 0.05);
+            std::thread::sleep(Duration::from_secs_f64(left));
+        }
+    }
+
+    /// Waits for so many seconds; an interrupt ends the wait.
+    #[rhai_fn(name = "sleep")]
+    pub fn sleep_whole(ctx: NativeCallContext, seconds: INT) {
+        sleep(ctx, seconds as FLOAT);
     }
 
     /// Appends `item` until the array has `length` elements.

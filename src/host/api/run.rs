@@ -99,6 +99,8 @@ impl Steps {
             drop(run);
             self.end();
             eprintln!("interrupted: saved; carry on with\n    dbp-host --resume {dir}");
+            // A loop with an empty body drops what its iterator returns; the next operation would meet this instead.
+            session.request_stop(Stop::Interrupted);
             return Err(Stop::Interrupted.error());
         }
         if run.step() >= run.total() {

@@ -8,7 +8,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, INT, NativeCallContext};
 use tch::{Kind, Tensor};
 
-use super::{TensorHandle, made, size};
+use super::{TensorHandle, guarded, made, size};
 use crate::host::convert;
 use crate::host::errors::{Failure, ScriptResult, check_arg, script_error};
 use crate::host::session::Session;
@@ -91,7 +91,7 @@ mod tensor {
         let (start, end) = (convert::float(&ctx, "start", &start)?, convert::float(&ctx, "end", &end)?);
         check_arg(&ctx, count >= 0, || format!("count: expected at least 0, got {count}"))?;
         size::check(&ctx, &[count], Kind::Float)?;
-        made(&ctx, Tensor::f_linspace(start, end, count, (Kind::Float, Session::of(&ctx).options.device)))
+        guarded(&ctx, || Tensor::f_linspace(start, end, count, (Kind::Float, Session::of(&ctx).options.device)))
     }
 
     /// Uniform random numbers in [0, 1), float32.
@@ -164,7 +164,7 @@ mod likes {
     pub fn full_like(ctx: NativeCallContext, x: TensorHandle, value: Dynamic) -> ScriptResult<TensorHandle> {
         let value = convert::float(&ctx, "value", &value)?;
         size::check(&ctx, &x.size(), x.kind())?;
-        made(&ctx, x.f_full_like(value))
+        guarded(&ctx, || x.f_full_like(value))
     }
 
     /// Uniform random numbers in [0, 1) of the same shape, float32.
@@ -183,7 +183,7 @@ mod likes {
 fn filled(ctx: &NativeCallContext, shape: &Dynamic, value: f64) -> ScriptResult<TensorHandle> {
     let shape = convert::shape(ctx, "shape", shape)?;
     size::check(ctx, &shape, Kind::Float)?;
-    made(ctx, Tensor::f_full(&shape, value, (Kind::Float, Session::of(ctx).options.device)))
+    guarded(ctx, || Tensor::f_full(&shape, value, (Kind::Float, Session::of(ctx).options.device)))
 }
 
 fn stepped(ctx: &NativeCallContext, start: &Dynamic, end: &Dynamic, step: &Dynamic) -> ScriptResult<TensorHandle> {
@@ -198,9 +198,9 @@ fn stepped(ctx: &NativeCallContext, start: &Dynamic, end: &Dynamic, step: &Dynam
     size::check(ctx, &[steps.ceil() as i64], Kind::Int64)?;
     match (start.as_int(), end.as_int(), step.as_int()) {
         (Ok(start), Ok(end), Ok(step)) => {
-            made(ctx, Tensor::f_arange_start_step(start, end, step, (Kind::Int64, device)))
+            guarded(ctx, || Tensor::f_arange_start_step(start, end, step, (Kind::Int64, device)))
         }
-        _ => made(ctx, Tensor::f_arange_start_step(from, to, by, (Kind::Float, device))),
+        _ => guarded(ctx, || Tensor::f_arange_start_step(from, to, by, (Kind::Float, device))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rhai::plugin::*;
 use rhai::{Dynamic, Engine, FnPtr, NativeCallContext};
-use tch::TchError;
+use tch::{Kind, TchError};
 
 use super::{TensorHandle, made, size};
 use crate::host::errors::{ScriptResult, check_arg, script_error};
@@ -65,7 +65,11 @@ mod gradients {
     #[rhai_fn(name = "copy", return_raw)]
     pub fn copied(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         size::check(&ctx, &x.size(), x.kind())?;
-        made(&ctx, x.f_add_scalar(0).and_then(|copy| copy.f_to_kind(x.kind())))
+        made(
+            &ctx,
+            x.f_zeros_like()
+                .and_then(|zeros| if x.kind() == Kind::Bool { x.f_logical_or(&zeros) } else { x.f_add(&zeros) }),
+        )
     }
 
     /// Calls `work` without tracking gradients and answers with its result.

@@ -9,7 +9,7 @@ use rhai::{Array, Dynamic, Engine, INT, ImmutableString, NativeCallContext};
 use tch::{Kind, TchError, Tensor};
 
 use super::shape::PROPERTIES;
-use super::{TensorHandle, is_floating, made, size};
+use super::{TensorHandle, guarded, is_floating, made, size};
 use crate::host::convert;
 use crate::host::errors::{Failure, ScriptResult, script_error};
 use crate::host::suggest::did_you_mean;
@@ -41,7 +41,7 @@ mod indexing {
                     Ok(truth) => f64::from(truth),
                     Err(_) => convert::float(&ctx, "value", &value)?,
                 };
-                Tensor::f_full([0_i64; 0], number, (x.kind(), x.device())).map_err(|err| script_error(&ctx, err))?
+                guarded(&ctx, || Tensor::f_full([0_i64; 0], number, (x.kind(), x.device())))?.shallow_clone()
             }
         };
         if let Some(index) = index.clone().try_cast::<TensorHandle>() {

@@ -4,7 +4,7 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Engine, INT, NativeCallContext};
 use tch::{Kind, Tensor};
 
-use super::{TensorHandle, floating, is_floating, made, size};
+use super::{TensorHandle, floating, guarded, is_floating, made, size};
 use crate::host::convert;
 use crate::host::errors::{Failure, ScriptResult, check_arg, script_error};
 
@@ -108,13 +108,13 @@ mod math {
             let number = convert::float(&ctx, name, value)?;
             Ok(Some(value.as_int().map_or_else(|_| tch::Scalar::float(number), tch::Scalar::int)))
         };
-        let clamped = match (bound("low", &low)?, bound("high", &high)?) {
+        let (low, high) = (bound("low", &low)?, bound("high", &high)?);
+        guarded(&ctx, || match (low, high) {
             (Some(low), Some(high)) => x.f_clamp(low, high),
             (Some(low), None) => x.f_clamp_min(low),
             (None, Some(high)) => x.f_clamp_max(high),
-            (None, None) => return Ok(x),
-        };
-        made(&ctx, clamped)
+            (None, None) => Ok(x.shallow_clone()),
+        })
     }
 
     /// Where values are neither infinite nor NaN.
@@ -133,7 +133,7 @@ mod math {
     ) -> ScriptResult<TensorHandle> {
         let value = convert::float(&ctx, "value", &value)?;
         size::check(&ctx, &size::broadcast(&ctx, &x.size(), &mask.size())?, x.kind())?;
-        made(&ctx, x.f_masked_fill(&mask, value))
+        guarded(&ctx, || x.f_masked_fill(&mask, value))
     }
 
     /// Matrix product: `[n, k]` with `[k, m]` gives `[n, m]`; leading dimensions are batches and are broadcast.

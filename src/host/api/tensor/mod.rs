@@ -11,6 +11,7 @@ use rhai::{Dynamic, Engine, NativeCallContext};
 use tch::{Kind, TchError, Tensor};
 
 use crate::host::errors::{ScriptResult, script_error};
+use crate::libtorch;
 
 mod create;
 mod gradient;
@@ -61,6 +62,11 @@ pub fn register(engine: &mut Engine) {
 /// What libtorch answered, as a script's value or as an error at the call.
 fn made(ctx: &NativeCallContext, result: Result<Tensor, TchError>) -> ScriptResult<TensorHandle> {
     result.map(TensorHandle::from).map_err(|err| script_error(ctx, err))
+}
+
+/// As [`made`], for calls that take numbers.
+fn guarded(ctx: &NativeCallContext, call: impl FnOnce() -> Result<Tensor, TchError>) -> ScriptResult<TensorHandle> {
+    libtorch::guarded(call).map(TensorHandle::from).map_err(|err| script_error(ctx, err))
 }
 
 /// Integers and bools as float32, for functions that have no meaning on them.

@@ -7,7 +7,7 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Engine, ImmutableString, NativeCallContext};
 use tch::{Kind, Scalar, TchError, Tensor};
 
-use super::{TensorHandle, is_floating, made, size};
+use super::{TensorHandle, guarded, is_floating, made, size};
 use crate::host::errors::{ScriptResult, script_error};
 
 pub fn register(engine: &mut Engine) {
@@ -367,10 +367,10 @@ fn binary(ctx: &NativeCallContext, op: Op, a: Side, b: Side) -> ScriptResult<Dyn
         (Side::Tensor(a), Side::Tensor(b)) => {
             let kind = if b.kind().elt_size_in_bytes() > a.kind().elt_size_in_bytes() { b.kind() } else { a.kind() };
             size::check(ctx, &size::broadcast(ctx, &a.size(), &b.size())?, kind)?;
-            op.between(a, b)
+            guarded(ctx, || op.between(a, b))
         }
-        (Side::Tensor(a), Side::Number(b)) => op.with_number(a, *b),
-        (Side::Number(a), Side::Tensor(b)) => op.on_number(*a, b),
+        (Side::Tensor(a), Side::Number(b)) => guarded(ctx, || op.with_number(a, *b)),
+        (Side::Number(a), Side::Tensor(b)) => guarded(ctx, || op.on_number(*a, b)),
         (Side::Tensor(a), Side::Text(b)) if op == Op::Add => {
             return Ok(format!("{}{b}", super::show::text(ctx, a)?).into());
         }
@@ -385,5 +385,5 @@ fn binary(ctx: &NativeCallContext, op: Op, a: Side, b: Side) -> ScriptResult<Dyn
             return Err(script_error(ctx, format!("`{symbol}` takes tensors and numbers, got {a} {symbol} {b}")));
         }
     };
-    made(ctx, result).map(Dynamic::from)
+    result.map(Dynamic::from)
 }

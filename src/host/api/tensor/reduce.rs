@@ -6,7 +6,7 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Engine, INT, NativeCallContext};
 use tch::{Kind, TchError, Tensor};
 
-use super::{TensorHandle, elements, floating, made};
+use super::{TensorHandle, elements, floating, guarded, made};
 use crate::host::convert;
 use crate::host::errors::{ScriptResult, check_arg, script_error};
 
@@ -225,7 +225,7 @@ fn over(
     let dims = convert::ints(ctx, "dim", dim)?;
     // libtorch takes an empty list for "all", which is never what an empty array in a script is meant to say.
     check_arg(ctx, !dims.is_empty(), || "dim: expected at least one dimension, got []".into())?;
-    made(ctx, reduce(x, &dims, keepdim))
+    guarded(ctx, || reduce(x, &dims, keepdim))
 }
 
 fn not_empty(ctx: &NativeCallContext, x: &Tensor) -> ScriptResult<()> {

@@ -86,8 +86,10 @@ mod shapes {
     /// Nested arrays of floats, ints or bools.
     #[rhai_fn(return_raw)]
     pub fn to_array(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<Dynamic> {
-        // A value in an array takes 16 bytes.
-        size::check(&ctx, &[x.numel() as i64, 2], Kind::Int64)?;
+        // A value in an array takes 16 bytes, and empty rows take room too.
+        let mut room: Vec<i64> = x.size().into_iter().map(|size| size.max(1)).collect();
+        room.push(2);
+        size::check(&ctx, &room, Kind::Int64)?;
         Ok(nested(&mut elements(&ctx, &x)?.into_iter(), &x.size()))
     }
 

@@ -8,12 +8,12 @@ use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
 
-use super::NnResult;
 use super::decorrelated::Decorrelation;
 use super::metrics::LayerMetrics;
 use super::options::DecorOptions;
 use super::registry::Scope;
 use super::rows::{Pass, Path};
+use super::{NnError, NnResult};
 
 pub struct Linear {
     name: String,
@@ -59,7 +59,13 @@ impl Linear {
     }
 
     /// Shapes: `[…, d]` → `[…, o]`.
+    ///
+    /// Errors: [`NnError::Config`] for another last dimension.
     pub fn forward(&self, x: &Tensor, pass: Pass) -> NnResult<Tensor> {
+        if x.size().last() != Some(&self.in_features) {
+            let message = format!("x: a layer of {} inputs was given shape {:?}", self.in_features, x.size());
+            return Err(NnError::Config(message));
+        }
         let weight = self.weight.f_view([self.out_features, self.in_features])?;
         let mut decorrelation = self.decorrelation.borrow_mut();
         let Some(decorrelation) = decorrelation.as_mut() else {

@@ -151,10 +151,10 @@ fn open(ctx: &NativeCallContext, text: &str) -> ScriptResult<DatasetHandle> {
     let spec = match Spec::parse(text) {
         Ok(Spec::Folder(_)) => session.readable(text).map(Spec::Folder),
         // A relative path of the script's own folder is no folder from here; the sandbox knows both.
-        Err(err) => session.readable(text).map(Spec::Folder).map_err(|denied| match denied.hint {
-            Some(_) => denied,
-            None => err.into(),
-        }),
+        Err(err) => {
+            let found = session.readable(text).map(Spec::Folder);
+            found.map_err(|denied| if text.contains('/') { denied } else { err.into() })
+        }
         Ok(spec) => Ok(spec),
     };
     let dataset = spec.and_then(|spec| Dataset::open(&spec).map_err(Failure::from));

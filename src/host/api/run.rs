@@ -195,8 +195,12 @@ impl RunHandle {
         if failure.kind != crate::host::errors::Kind::Diverged {
             return without_place(failure);
         }
-        let run = self.run.borrow();
+        let mut run = self.run.borrow_mut();
         let last = run.dir().join("checkpoints/last");
+        // Said at once, because a script may catch this and go on to its next run.
+        if let Err(err) = run.finish(Status::Diverged) {
+            return without_place(err);
+        }
         let hint = format!("the last good checkpoint is {}; try a smaller lr or decor_lr", last.display());
         without_place(Failure { message: format!("training diverged: {}", failure.message), ..failure.with_hint(hint) })
     }

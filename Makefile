@@ -1,0 +1,31 @@
+# Needs cargo, g++, make and python3-pip; everything else it sets up itself, in this folder, cargo's own folders and the
+# user's cache (libtorch, shared by all checkouts).
+
+unexport CARGO_TARGET_DIR # The binary lies in target/.
+
+HOST := target/release/dbp-host
+
+# tools/libtorch.py links a LIBTORCH of your own; .cargo/config.toml alone tells the build where that is.
+.PHONY: help setup build demo test check clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Put libtorch into the user's cache (CUDA=1 adds the GPU libraries, LIBTORCH=DIR takes your own)
+	@python3 tools/libtorch.py
+
+build: setup ## Build target/release/dbp-host
+	cargo build --release
+
+demo: build ## Pre-train a small masked autoencoder on generated photographs: minutes on two cores
+	$(HOST) scripts/pretrain.rhai
+
+test: setup ## Set up and run all tests
+	cargo test --release
+
+check: setup ## Formatting and lints, warnings denied
+	cargo fmt --check
+	cargo clippy --release --all-targets -- -D warnings
+
+clean: ## Remove build outputs; runs/ and the cache stay
+	cargo clean

@@ -41,15 +41,19 @@ def cache_dir():
     return Path(base) / "dbp-host" / f"libtorch-{TORCH}-{platform.machine()}"
 
 
-def download(requirements, into):
+def download(requirements, into, size, with_dependencies=False):
     """Fetches wheels for the fixed Python tag; pip checks each against the index's hash."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-cache-dir", "--no-deps", "--only-binary=:all:"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-cache-dir", "--only-binary=:all:"]
     command += ["--python-version", PYTHON_TAG, "--implementation", "cp", "--dest", str(into)]
     for glibc in GLIBC:
         command += ["--platform", f"{glibc}_{platform.machine()}"]
-    print(f"downloading {', '.join(requirements)} (about 550 MB for torch) …", file=sys.stderr, flush=True)
+    if not with_dependencies:
+        command.append("--no-deps")
+    into.mkdir()
+    print(f"downloading {', '.join(requirements)} ({size}) …", file=sys.stderr, flush=True)
     try:
-        done = subprocess.run(command + requirements)
+        # pip's own half downloads go where a later set-up clears them away.
+        done = subprocess.run(command + requirements, env=os.environ | {"TMPDIR": str(into)})
     except OSError as err:
         fail(f"could not start pip: {err}")
     if done.returncode != 0:
@@ -105,7 +109,7 @@ def unpack(requirements, root):
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix="unpacking-") as aside:
         wheels, tree = Path(aside) / "wheels", Path(aside) / "tree"
-        download(requirements, wheels)
+        download(requirements, wheels, "550 MB")
         for wheel in sorted(wheels.glob("*.whl")):
             print(f"unpacking {wheel.name} …", file=sys.stderr, flush=True)
             shutil.unpack_archive(wheel, tree, "zip")
@@ -153,14 +157,7 @@ def add_cuda(root):
     with tempfile.TemporaryDirectory(dir=root.parent, prefix="unpacking-") as aside:
         wheels = Path(aside) / "wheels"
         # cuda-toolkit is a meta-package: with its dependencies, but without torch's Python ones.
-        requirements = cuda_wheels(root)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-cache-dir", "--only-binary=:all:"]
-        command += ["--python-version", PYTHON_TAG, "--implementation", "cp", "--dest", str(wheels)]
-        for glibc in GLIBC:
-            command += ["--platform", f"{glibc}_{platform.machine()}"]
-        print("downloading the CUDA libraries (about 2 GB) …", file=sys.stderr, flush=True)
-        if subprocess.run(command + requirements).returncode != 0:
-            fail("pip could not download the CUDA libraries")
+        download(cuda_wheels(root), wheels, "about 2 GB", with_dependencies=True)
         for wheel in sorted(wheels.glob("*.whl")):
             shutil.unpack_archive(wheel, root, "zip")
     if broken := first_broken(root):

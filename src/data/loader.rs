@@ -77,13 +77,13 @@ impl Loader {
         if batch == 0 {
             return Err(DataError::range("batch", "at least 1", batch));
         }
+        if dataset.len() < batch {
+            return Err(DataError::FewerThanBatch { files: dataset.len(), batch });
+        }
         if micro_batches == 0 || batch % micro_batches != 0 {
             return Err(DataError::MicroBatches { batch, micro_batches });
         }
         check_image_size(height, width)?;
-        if dataset.len() < batch {
-            return Err(DataError::FewerThanBatch { files: dataset.len(), batch });
-        }
         let pool = Arc::new(pool(config.workers)?);
         let normalization = pool.install(|| dataset.normalization())?;
         let plan = Arc::new(Plan { dataset, config, normalization, order: Mutex::new(None) });

@@ -56,6 +56,10 @@ impl SourceStore {
             );
         }
         let origin = super::args::read_run_json(&real)?;
+        if origin.is_empty() {
+            return Err(refuse("it holds no run.json, so its arguments are not known")
+                .with_hint("it was stopped before its first step: start it anew"));
+        }
         let script = origin.get("script").and_then(|script| script.as_str()).map(Path::new);
         let folder = script.and_then(Path::parent).and_then(|folder| or_current(folder).canonicalize().ok());
         Ok(Self::Saved { folder: folder.unwrap_or_else(|| real.clone()), run: real })

@@ -11,8 +11,12 @@ use super::Outcome;
 use super::args::read_run_json;
 use super::errors::{Failure, Kind};
 use super::session::{Options, Session};
-use crate::train::experiment::{Experiment, Sources};
+use crate::data::Dataset;
+use crate::train::experiment::{self, Experiment, Sources};
 use crate::train::run::{Run, Status};
+
+/// The datasets a run reads: training, and validation if it has one.
+pub type Datasets = Rc<Vec<Dataset>>;
 
 /// A run while it is open, shared by the script's handle, its iterator and this list.
 pub type SharedRun = Rc<RefCell<Run>>;
@@ -21,7 +25,7 @@ pub type SharedRun = Rc<RefCell<Run>>;
 #[derive(Default)]
 pub struct Runs {
     experiment: RefCell<Option<Experiment>>,
-    open: RefCell<Vec<SharedRun>>,
+    open: RefCell<Vec<(SharedRun, Datasets)>>,
 }
 
 impl Runs {
@@ -34,14 +38,14 @@ impl Runs {
         };
         let (dir, _) = experiment.next(name)?;
         // The first run's directory has moved if this is the second.
-        for (place, run) in self.open.borrow().iter().enumerate() {
+        for (place, (run, _)) in self.open.borrow().iter().enumerate() {
             run.borrow_mut().set_dir(experiment.path_of(place));
         }
         Ok(dir)
     }
 
-    pub fn add(&self, run: SharedRun) {
-        self.open.borrow_mut().push(run);
+    pub fn add(&self, run: SharedRun, datasets: Datasets) {
+        self.open.borrow_mut().push((run, datasets));
     }
 
     /// Says in every run's `run.json` how it ended, a step left by `break` included.
@@ -52,18 +56,27 @@ impl Runs {
             Outcome::Failed(err) if err.kind == Kind::Diverged => Status::Diverged,
             Outcome::Failed(_) => Status::Failed,
         };
-        for run in self.open.borrow().iter() {
+        for (run, datasets) in self.open.borrow().iter() {
             let Ok(mut run) = run.try_borrow_mut() else { continue };
             if status == Status::Done {
                 run.settle()?;
             }
             // Runs before the one that failed had ended already.
             if run.status() == Status::Running {
+                run.set_skipped(skipped(datasets))?;
                 run.finish(status)?;
             }
         }
         Ok(())
     }
+}
+
+/// The files of these datasets that could not be read, with the reason, by name.
+pub fn skipped(datasets: &[Dataset]) -> Vec<(String, String)> {
+    let mut skipped: Vec<(String, String)> = datasets.iter().flat_map(Dataset::skipped).collect();
+    skipped.sort();
+    skipped.dedup();
+    skipped
 }
 
 fn start_experiment(session: &Session) -> Result<Experiment, Failure> {
@@ -92,6 +105,7 @@ pub fn script_name(session: &Session) -> String {
 /// If the run's record cannot be read.
 pub fn restore_options(options: &mut Options) -> Result<(), Failure> {
     let Some(run) = options.resume.as_mut() else { return Ok(()) };
+    experiment::recover(run)?;
     if let (Ok(real), false) = (run.canonicalize(), run.join("index.json").exists())
         && let Some(parent) = real.parent().filter(|parent| parent.join("index.json").exists())
     {

@@ -12,7 +12,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::metrics::{LayerMetrics, decor_loss, second_moment};
+use super::metrics::{LastFigures, LayerMetrics, decor_loss, second_moment};
 use super::options::{DecorOptions, DecorSchedule, StopAt};
 use super::rows::Place;
 use super::{NnError, NnResult};
@@ -27,6 +27,8 @@ pub struct Decorrelation {
     observed: Vec<Tensor>,
     /// The z of the last update, for metrics: `[n, d]` each.
     last_z: Vec<Tensor>,
+    /// What a checkpoint kept of the last update; a new update replaces it.
+    kept: Option<LastFigures>,
 }
 
 impl Decorrelation {
@@ -34,7 +36,7 @@ impl Decorrelation {
     pub fn new(width: i64, options: DecorOptions, kind: Kind, device: Device) -> NnResult<Self> {
         options.check()?;
         let r = Tensor::f_eye(width, (kind, device))?;
-        Ok(Self { r, options, frozen: false, effective: None, observed: Vec::new(), last_z: Vec::new() })
+        Ok(Self { r, options, frozen: false, effective: None, observed: Vec::new(), last_z: Vec::new(), kept: None })
     }
 
     /// R. Shapes: `[d, d]`.
@@ -177,15 +179,33 @@ impl Decorrelation {
 
     /// The decorrelation loss of the last update's z, left on the device; `None` before the first update.
     pub fn loss(&self) -> NnResult<Option<Tensor>> {
-        if self.last_z.is_empty() { Ok(None) } else { decor_loss(&self.last_z).map(Some) }
+        match (&self.kept, self.last_z.is_empty()) {
+            (_, false) => decor_loss(&self.last_z).map(Some),
+            (Some(kept), true) => {
+                Ok(Some(Tensor::from(kept.quick_loss).f_to_kind(self.r.kind())?.f_to_device(self.r.device())?))
+            }
+            (None, true) => Ok(None),
+        }
     }
 
     /// Figures of the last update's z, before that update; `None` before the first.
     pub fn metrics(&self) -> NnResult<Option<LayerMetrics>> {
         if self.last_z.is_empty() {
-            return Ok(None);
+            return Ok(self.kept.map(|kept| kept.metrics));
         }
         LayerMetrics::of(&self.last_z).map(Some)
+    }
+
+    /// What a checkpoint needs of the last update; `None` before the first.
+    pub fn last_figures(&self) -> NnResult<Option<LastFigures>> {
+        let (Some(loss), Some(metrics)) = (self.loss()?, self.metrics()?) else { return Ok(None) };
+        Ok(Some(LastFigures { quick_loss: loss.f_double_value(&[])?, metrics }))
+    }
+
+    /// Puts back what [`Self::last_figures`] said.
+    pub fn set_last_figures(&mut self, figures: LastFigures) {
+        self.kept = Some(figures);
+        self.last_z.clear();
     }
 }
 

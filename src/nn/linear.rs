@@ -9,7 +9,7 @@ use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 use super::decorrelated::Decorrelation;
-use super::metrics::LayerMetrics;
+use super::metrics::{LastFigures, LayerMetrics};
 use super::options::DecorOptions;
 use super::registry::Scope;
 use super::rows::{Pass, Path};
@@ -154,6 +154,16 @@ impl Linear {
     /// Figures of the inputs at the last update; `None` if not decorrelated or not updated yet.
     pub fn metrics(&self) -> NnResult<Option<LayerMetrics>> {
         self.decorrelation.borrow().as_ref().map_or(Ok(None), Decorrelation::metrics)
+    }
+
+    pub(super) fn last_figures(&self) -> NnResult<Option<LastFigures>> {
+        self.decorrelation.borrow().as_ref().map_or(Ok(None), Decorrelation::last_figures)
+    }
+
+    pub(super) fn set_last_figures(&self, figures: LastFigures) {
+        if let Some(decorrelation) = self.decorrelation.borrow_mut().as_mut() {
+            decorrelation.set_last_figures(figures);
+        }
     }
 
     /// `W ← W R`, and no R any more.

@@ -1,12 +1,12 @@
 //! How correlated a layer's inputs are: the paper's decorrelation loss, and a figure that does not depend on their scale.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::NnResult;
 
 /// Figures of one layer's sampled z.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerMetrics {
     /// `Σ_{i≠j} C_ij² / d²`, lower is better. κ = 0 also shrinks variances, which flatters it.
     pub decor_loss: f64,
@@ -33,6 +33,14 @@ impl LayerMetrics {
             Ok(Self { decor_loss, mean_abs_corr })
         })
     }
+}
+
+/// What a checkpoint keeps of a layer's last update, so that lines before the next one read the same after resuming.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastFigures {
+    /// As [`decor_loss`] computes it.
+    pub quick_loss: f64,
+    pub metrics: LayerMetrics,
 }
 
 /// The decorrelation loss alone, left on the device. With fewer rows than columns it takes the smaller Gram matrix:

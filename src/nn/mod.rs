@@ -22,7 +22,7 @@ pub use decorrelated::Decorrelation;
 pub use error::{NnError, NnResult};
 pub use linear::Linear;
 pub use mae::{Mae, MaeConfig, Reconstruction};
-pub use metrics::LayerMetrics;
+pub use metrics::{LastFigures, LayerMetrics};
 pub use options::{DecorOptions, DecorSchedule, StopAt};
 pub use registry::{Parameter, Registry, Scope};
 pub use rows::{Pass, Path, Place, RowSampler};

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 use super::linear::Linear;
-use super::metrics::LayerMetrics;
+use super::metrics::{LastFigures, LayerMetrics};
 use super::options::DecorOptions;
 use super::pattern::select;
 use super::{NnError, NnResult};
@@ -178,6 +178,28 @@ impl Registry {
             }
         }
         Ok(all)
+    }
+
+    /// What a checkpoint keeps of every layer's last update; figures that are not finite are left out.
+    pub fn last_figures(&self) -> NnResult<Vec<(String, LastFigures)>> {
+        let mut all = Vec::new();
+        for layer in self.layers.borrow().iter() {
+            let finite = |figures: &LastFigures| {
+                let LastFigures { quick_loss, metrics } = figures;
+                [*quick_loss, metrics.decor_loss, metrics.mean_abs_corr].iter().all(|figure| figure.is_finite())
+            };
+            all.extend(layer.last_figures()?.filter(finite).map(|figures| (layer.name().to_owned(), figures)));
+        }
+        Ok(all)
+    }
+
+    /// Puts back what [`Self::last_figures`] said.
+    pub fn set_last_figures(&self, all: &[(String, LastFigures)]) {
+        for layer in self.layers.borrow().iter() {
+            if let Some((_, figures)) = all.iter().find(|(name, _)| name == layer.name()) {
+                layer.set_last_figures(*figures);
+            }
+        }
     }
 
     /// Folds every R into its weight, `W ← W R`, and drops it: outputs stay the same.

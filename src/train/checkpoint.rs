@@ -122,11 +122,13 @@ impl Slot {
         let aside = self.beside("new");
         remove(&aside)?;
         fs::create_dir_all(&aside).at(&aside)?;
-        write_tensors(&aside.join("model.safetensors"), model)?;
-        write_tensors(&aside.join("optimizer.safetensors"), optimizer)?;
         let json = serde_json::to_vec_pretty(state).map_err(|err| TrainError::broken(&aside, err))?;
-        replace_file(&aside.join("state.json"), &json)?;
-        sync_folder(&aside)?;
+        let written = write_aside(&aside, model, optimizer, &json);
+        if written.is_err() {
+            // On a full disk this makes room for the word of what happened.
+            let _ = remove(&aside);
+        }
+        written?;
         self.put_in_place()
     }
 
@@ -176,6 +178,18 @@ impl Slot {
         let optimizer = read_tensors(&place.join("optimizer.safetensors"))?;
         Ok(Some((model, optimizer, state)))
     }
+}
+
+fn write_aside(
+    aside: &Path,
+    model: &[(String, Tensor)],
+    optimizer: &[(String, Tensor)],
+    json: &[u8],
+) -> TrainResult<()> {
+    write_tensors(&aside.join("model.safetensors"), model)?;
+    write_tensors(&aside.join("optimizer.safetensors"), optimizer)?;
+    replace_file(&aside.join("state.json"), json)?;
+    sync_folder(aside)
 }
 
 fn remove(folder: &Path) -> TrainResult<()> {

@@ -91,7 +91,7 @@ impl Experiment {
         }
         let dir = child(place, name);
         self.index.runs.push(Entry { name: name.to_owned(), dir: dir.clone() });
-        self.write_index()?;
+        self.write_index(&self.root)?;
         let path = self.root.join(dir);
         let exists = path.join("run.json").exists();
         fs::create_dir_all(&path).at(&path)?;
@@ -114,21 +114,41 @@ impl Experiment {
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();
         let name = run["name"].as_str().unwrap_or("run").to_owned();
-        let aside = self.root.with_extension("moving");
-        fs::rename(&self.root, &aside).at(&self.root)?;
-        fs::create_dir_all(&self.root).at(&self.root)?;
         let dir = child(0, &name);
-        fs::rename(&aside, self.root.join(&dir)).at(&aside)?;
-        self.index = Index { runs: vec![Entry { name, dir }], about: self.about.clone() };
-        write_sources(&self.root, &self.sources)?;
-        self.write_index()
+        self.index = Index { runs: vec![Entry { name, dir: dir.clone() }], about: self.about.clone() };
+        // The parent is made whole beside its place; a kill between the renames is mended by `recover`.
+        let aside = beside(&self.root);
+        if aside.exists() {
+            fs::remove_dir_all(&aside).at(&aside)?;
+        }
+        fs::create_dir_all(&aside).at(&aside)?;
+        write_sources(&aside, &self.sources)?;
+        self.write_index(&aside)?;
+        fs::rename(&self.root, aside.join(&dir)).at(&self.root)?;
+        fs::rename(&aside, &self.root).at(&aside)
     }
 
-    fn write_index(&self) -> TrainResult<()> {
-        let path = self.root.join("index.json");
+    fn write_index(&self, root: &Path) -> TrainResult<()> {
+        let path = root.join("index.json");
         let text = serde_json::to_vec_pretty(&self.index).map_err(|err| TrainError::broken(&path, err))?;
         replace_file(&path, &text)
     }
+}
+
+/// Where a run's parent is made, before the two change places.
+fn beside(root: &Path) -> PathBuf {
+    let mut name = root.file_name().unwrap_or_default().to_owned();
+    name.push(".moving");
+    root.with_file_name(name)
+}
+
+/// Puts a parent in its place that a kill left beside it: call this before looking into `root`.
+pub fn recover(root: &Path) -> TrainResult<()> {
+    let aside = beside(root);
+    if !root.exists() && aside.join("index.json").exists() {
+        fs::rename(&aside, root).at(&aside)?;
+    }
+    Ok(())
 }
 
 fn child(place: usize, name: &str) -> String {
@@ -136,7 +156,7 @@ fn child(place: usize, name: &str) -> String {
     format!("{}-{}", place + 1, safe.trim_matches(['-', '.']))
 }
 
-/// Writes `script.rhai` (the first source) and `modules/` into a run directory.
+/// Writes `script.rhai` (the first source) and `modules/` into a run directory, where they are not there already.
 pub fn write_sources(root: &Path, sources: &Sources) -> TrainResult<()> {
     for (i, (key, text)) in sources.iter().enumerate() {
         let path =
@@ -144,7 +164,10 @@ pub fn write_sources(root: &Path, sources: &Sources) -> TrainResult<()> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).at(parent)?;
         }
-        fs::write(&path, text).at(&path)?;
+        // A resumed run reads what stands here: it is not to be found half written.
+        if !fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+            replace_file(&path, text.as_bytes())?;
+        }
     }
     Ok(())
 }

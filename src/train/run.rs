@@ -20,7 +20,7 @@ use super::optimizer::AdamW;
 use super::pictures::{self, Picture};
 use super::tensorboard::{self, EventWriter};
 use super::{TrainError, TrainResult};
-use crate::nn::Registry;
+use crate::nn::{LastFigures, Registry};
 
 /// How a run ended, or that it has not; as `run.json` has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,12 @@ struct State {
     /// Decorrelated layers whose R no longer changes.
     frozen: Vec<String>,
     lr_fraction: f64,
+    /// Every decorrelated layer's figures at its last update.
+    #[serde(default)]
+    figures: Vec<(String, LastFigures)>,
+    /// Random draws that the script itself has made.
+    #[serde(default)]
+    draws: u64,
     /// Files that could not be read up to here, with the reason.
     skipped: Vec<(String, String)>,
 }
@@ -92,6 +98,7 @@ pub struct Run {
     layers: LineLog,
     events: EventWriter,
     skipped: Vec<(String, String)>,
+    draws: u64,
     /// Step and clock of the line before, for images per second.
     last_logged: (u64, Duration),
     started: Instant,
@@ -124,6 +131,7 @@ impl Run {
                 setup.optimizer.load_state(&optimizer)?;
                 setup.model.set_lr_fraction(state.lr_fraction);
                 setup.model.set_frozen(&state.frozen);
+                setup.model.set_last_figures(&state.figures);
                 state
             }
             None => State { lr_fraction: 1.0, ..State::default() },
@@ -147,6 +155,7 @@ impl Run {
             layers,
             events,
             skipped: state.skipped,
+            draws: state.draws,
             last_logged: (state.step, wall),
             started: Instant::now(),
             resumed_at,
@@ -207,6 +216,16 @@ impl Run {
     /// Files left out so far, as the last checkpoint had them: hand them back to the dataset when resuming.
     pub fn skipped(&self) -> &[(String, String)] {
         &self.skipped
+    }
+
+    /// Random draws that the script had made when the last checkpoint was saved.
+    pub fn draws(&self) -> u64 {
+        self.draws
+    }
+
+    /// For the next checkpoint: how many random draws the script has made.
+    pub fn set_draws(&mut self, draws: u64) {
+        self.draws = draws;
     }
 
     /// Whether the line of step `step` (counted from 0) will be written, so that its figures are worth reading.
@@ -278,7 +297,8 @@ impl Run {
         Ok(path)
     }
 
-    /// Ends a step: stops the clock, writes its line if it is due, saves if it is time. Returns the line that was written.
+    /// Ends a step: stops the clock, writes its line if it is due, saves it if it is the best. Returns the line that was
+    /// written. [`Run::save_if_due`] comes after the script's hooks.
     ///
     /// Errors: [`TrainError::Diverged`] for a loss or a weight that is not finite; the last good checkpoint is kept.
     pub fn end_step(&mut self) -> TrainResult<Option<Map<String, Value>>> {
@@ -298,10 +318,15 @@ impl Run {
         if improved {
             self.save("best")?;
         }
+        Ok(written)
+    }
+
+    /// Saves `checkpoints/last` if it is time. What hooks did at this step is in it: they are not called again when resuming.
+    pub fn save_if_due(&mut self) -> TrainResult<()> {
         if self.step == self.total || self.step.is_multiple_of(self.setup.save_every) {
             self.save("last")?;
         }
-        Ok(written)
+        Ok(())
     }
 
     fn write_line(&mut self, fields: Map<String, Value>) -> TrainResult<Map<String, Value>> {
@@ -353,6 +378,8 @@ impl Run {
             layers_bytes: self.layers.bytes(),
             frozen: model.decorrelated().iter().filter(|l| l.is_frozen()).map(|l| l.name().to_owned()).collect(),
             lr_fraction: model.lr_fraction(),
+            figures: model.last_figures()?,
+            draws: self.draws,
             skipped: self.skipped.clone(),
         };
         let slot = Slot::new(&self.setup.dir.join("checkpoints"), name);
@@ -404,12 +431,19 @@ impl Run {
     }
 }
 
+/// What [`Run::write_record`] itself keeps up to date in `run.json`.
+const OF_THE_RUN: [&str; 7] = ["status", "step", "steps", "wall_s", "elapsed_s", "best", "lost_s"];
+
 /// Seconds of training that a kill has lost, this time and before: they were logged, but no checkpoint holds them.
 fn account_for_loss(dir: &Path, state: &State, record: &mut Map<String, Value>) -> f64 {
     let before: Value =
         fs::read(dir.join("run.json")).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-    if let Some(started) = before.get("started") {
-        record.insert("started".to_owned(), started.clone());
+    // When it started, and what `Run::note` said before the checkpoint: the steps that said it are not run again.
+    for (key, value) in before.as_object().into_iter().flatten() {
+        let own = OF_THE_RUN.contains(&key.as_str());
+        if key == "started" || (!own && !record.contains_key(key)) {
+            record.insert(key.clone(), value.clone());
+        }
     }
     let logged = last_line(&dir.join("metrics.jsonl")).and_then(|line| line["wall_s"].as_f64()).unwrap_or(0.0);
     let lost = before["lost_s"].as_f64().unwrap_or(0.0) + (logged - state.wall_s).max(0.0);

@@ -18,7 +18,7 @@ pub struct Metals {
 }
 
 pub fn metals(rng: &mut Rng) -> Metals {
-    let lead_depth = uniform(rng, 0.12, 0.4);
+    let lead_depth = uniform(rng, 0.06, 0.2);
     Metals {
         wire: metal(rng, [0.5, 1.0], [0.3, 0.55]),
         pad: metal(rng, [0.35, 0.9], [0.3, 0.6]),
@@ -59,17 +59,17 @@ pub fn empty(rng: &mut Rng, loop_height: f32) -> Scene {
         // Metal paddle, brushed.
         0 => (
             metal(rng, [0.2, 0.6], [0.3, 0.6]),
-            Pattern::Brushed { period: uniform(rng, 0.006, 0.018), depth: uniform(rng, 0.2, 0.5) },
+            Pattern::Brushed { period: uniform(rng, 0.006, 0.018), depth: uniform(rng, 0.1, 0.25) },
         ),
         // Ceramic or etched metal.
         1 => (
             Material { albedo: uniform(rng, 0.2, 0.55), gloss: uniform(rng, 0.05, 0.3), roughness: 0.5 },
-            Pattern::Grain { period: uniform(rng, 0.005, 0.014), depth: uniform(rng, 0.25, 0.6) },
+            Pattern::Grain { period: uniform(rng, 0.005, 0.014), depth: uniform(rng, 0.1, 0.3) },
         ),
         // Solder resist: dark, with coarse waves.
         _ => (
             Material { albedo: uniform(rng, 0.12, 0.4), gloss: uniform(rng, 0.05, 0.2), roughness: 0.4 },
-            Pattern::Grain { period: uniform(rng, 0.012, 0.03), depth: uniform(rng, 0.15, 0.4) },
+            Pattern::Grain { period: uniform(rng, 0.012, 0.03), depth: uniform(rng, 0.1, 0.25) },
         ),
     };
     Scene {
@@ -90,10 +90,10 @@ fn light(rng: &mut Rng) -> Light {
     let turn = uniform(rng, 0.0, std::f32::consts::TAU);
     let toward = [turn.cos(), turn.sin()];
     Light {
-        diffuse: [uniform(rng, 0.3, 0.65), uniform(rng, 0.4, 0.8)],
+        diffuse: [uniform(rng, 0.4, 0.8), uniform(rng, 0.6, 1.0)],
         leak: [uniform(rng, 0.0, 0.3), uniform(rng, 0.1, 0.35)],
         ring_tilt: uniform(rng, 0.35, 0.65),
-        ring_gain: uniform(rng, 0.4, 0.9),
+        ring_gain: uniform(rng, 0.25, 0.6),
         toward,
         sided: uniform(rng, 0.1, 0.7),
         shadow: scale(toward, -uniform(rng, 0.3, 0.8)),
@@ -102,9 +102,11 @@ fn light(rng: &mut Rng) -> Light {
 }
 
 fn camera(rng: &mut Rng, loop_height: f32) -> Camera {
+    // Both lamps sit on the same side of the stage, never quite in the same place.
+    let side = uniform(rng, 0.0, std::f32::consts::TAU);
     let mut slope = || {
-        let turn = uniform(rng, 0.0, std::f32::consts::TAU);
-        scale([turn.cos(), turn.sin()], uniform(rng, 0.05, 0.7))
+        let turn = side + uniform(rng, -0.8, 0.8);
+        scale([turn.cos(), turn.sin()], uniform(rng, 0.5, 1.2))
     };
     let slope = [slope(), slope()];
     Camera {
@@ -113,11 +115,11 @@ fn camera(rng: &mut Rng, loop_height: f32) -> Camera {
         focus: loop_height * uniform(rng, -0.1, 0.9),
         depth: uniform(rng, 0.05, 0.12),
         slope,
-        vignette: [uniform(rng, 0.0, 0.45), uniform(rng, 0.0, 0.3)],
+        vignette: [uniform(rng, 0.0, 0.6), uniform(rng, 0.0, 0.5)],
         exposure: [uniform(rng, 0.28, 0.5), uniform(rng, 0.2, 0.42)],
         black: [uniform(rng, 0.0, 0.06), uniform(rng, 0.0, 0.04)],
-        shot: [uniform(rng, 0.0003, 0.002), uniform(rng, 0.0005, 0.0035)],
-        read: [uniform(rng, 0.003, 0.012), uniform(rng, 0.006, 0.02)],
+        shot: [uniform(rng, 0.0003, 0.0015), uniform(rng, 0.0004, 0.002)],
+        read: [uniform(rng, 0.003, 0.009), uniform(rng, 0.005, 0.014)],
         row: [uniform(rng, 0.0, 0.003), uniform(rng, 0.0, 0.006)],
     }
 }
@@ -262,11 +264,11 @@ fn mosaic(rng: &mut Rng, die: Frame, area: [Point; 2], silicon: Material, depth:
     let upright = chance(rng, 0.5);
     let pattern = match rng.below(4) {
         0 => Pattern::Grain { period: uniform(rng, 0.004, 0.02), depth: uniform(rng, 0.05, 0.25) },
-        1 => Pattern::Cells { pitch: uniform(rng, 0.008, 0.02), contrast: uniform(rng, 0.3, 0.9) },
+        1 => Pattern::Cells { pitch: uniform(rng, 0.008, 0.02), contrast: uniform(rng, 0.15, 0.45) },
         _ => Pattern::Lines {
             pitch: uniform(rng, 0.016, 0.06),
             duty: uniform(rng, 0.25, 0.6),
-            contrast: uniform(rng, 0.4, 2.2),
+            contrast: uniform(rng, 0.2, 0.8),
         },
     };
     let material = {

@@ -9,6 +9,7 @@ use tch::Tensor;
 
 use super::tensor::TensorHandle;
 use crate::data::{self, Crop, DataError, Dataset, Loader, LoaderConfig, Spec, ValLoader};
+use crate::host::convert;
 use crate::host::errors::{Failure, Kind, ScriptResult, script_error};
 use crate::host::options::{FromOption, ImageSize, OptionMap};
 use crate::host::session::Session;
@@ -269,13 +270,23 @@ mod methods {
     }
 
     /// `#{ train, val }`: a fraction held out for validation, at least one image. Folders named `train` and `val` are
-    /// taken as they are.
+    /// taken as they are. The split does not depend on the run's seed: runs over several seeds share a validation set.
     #[rhai_fn(return_raw, pure)]
     pub fn split(ctx: NativeCallContext, dataset: &mut DatasetHandle, fraction: Dynamic) -> ScriptResult<Map> {
-        let fraction = crate::host::options::number(&fraction)
-            .ok_or_else(|| script_error(&ctx, format!("fraction: expected a number, got {fraction}")))?;
-        // Always the same split: seeds compare runs, not validation sets.
-        let (train, val) = dataset.0.split(fraction, 0).map_err(|err| script_error(&ctx, err))?;
+        split_with_seed(ctx, dataset, fraction, 0)
+    }
+
+    /// The same with another seed for the split.
+    #[rhai_fn(name = "split", return_raw, pure)]
+    pub fn split_with_seed(
+        ctx: NativeCallContext,
+        dataset: &mut DatasetHandle,
+        fraction: Dynamic,
+        seed: INT,
+    ) -> ScriptResult<Map> {
+        let fraction = convert::float(&ctx, "fraction", &fraction)?;
+        let seed = whole(&ctx, "seed", seed)? as u64;
+        let (train, val) = dataset.0.split(fraction, seed).map_err(|err| script_error(&ctx, err))?;
         Ok(Map::from([
             ("train".into(), Dynamic::from(DatasetHandle(train))),
             ("val".into(), Dynamic::from(DatasetHandle(val))),

@@ -6,8 +6,9 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Engine, FLOAT, Map, NativeCallContext};
 
 use super::models::ModelHandle;
+use crate::host::convert;
 use crate::host::errors::{ScriptResult, script_error};
-use crate::host::options::{OptionMap, number};
+use crate::host::options::OptionMap;
 use crate::train::{AdamW, AdamWConfig};
 
 /// An optimizer as scripts hold it.
@@ -47,7 +48,7 @@ mod methods {
     /// One update at learning rate `lr`: folds the gradients of decorrelated layers, steps, clears all gradients.
     #[rhai_fn(name = "step", return_raw, pure)]
     pub fn step_at(ctx: NativeCallContext, optimizer: &mut OptimizerHandle, lr: Dynamic) -> ScriptResult<()> {
-        let lr = number(&lr).ok_or_else(|| script_error(&ctx, format!("lr: expected a number, got {lr}")))?;
+        let lr = convert::float(&ctx, "lr", &lr)?;
         optimizer.0.step(lr).map_err(|err| script_error(&ctx, err))
     }
 

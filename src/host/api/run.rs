@@ -33,7 +33,7 @@ pub struct RunHandle {
     model: ModelHandle,
     optimizer: OptimizerHandle,
     /// Whose unreadable files are this run's.
-    datasets: Rc<Vec<Dataset>>,
+    datasets: runs::Datasets,
     name: Rc<str>,
     /// While its steps run.
     progress: Rc<RefCell<Option<Progress>>>,
@@ -131,7 +131,13 @@ impl Steps {
                 self.call_hook(hook)?;
             }
         }
-        Ok(())
+        let mut run = handle.run.borrow_mut();
+        if let Some(session) = handle.session.upgrade() {
+            run.set_draws(session.draws());
+        }
+        let saved = run.save_if_due();
+        drop(run);
+        saved.map_err(|err| handle.diverged_or(err))
     }
 
     /// Calls `fn NAME(run)` of the script, if it has one.
@@ -183,10 +189,7 @@ impl RunHandle {
     }
 
     fn note_skipped(&self) -> Result<(), TrainError> {
-        let mut skipped: Vec<(String, String)> = self.datasets.iter().flat_map(Dataset::skipped).collect();
-        skipped.sort();
-        skipped.dedup();
-        self.run.borrow_mut().set_skipped(skipped)
+        self.run.borrow_mut().set_skipped(runs::skipped(&self.datasets))
     }
 
     /// A run that diverged says where its last good checkpoint is.
@@ -299,13 +302,14 @@ mod functions {
             None => eprintln!("{}", dir.display()),
         }
         let run = Rc::new(RefCell::new(run));
-        session.runs.add(Rc::clone(&run));
+        let datasets = Rc::new(datasets);
+        session.runs.add(Rc::clone(&run), Rc::clone(&datasets));
         Ok(RunHandle {
             run,
             session: Rc::downgrade(&session),
             model,
             optimizer,
-            datasets: Rc::new(datasets),
+            datasets,
             name: name.into(),
             progress: Rc::default(),
         })
@@ -349,6 +353,12 @@ mod methods {
         let first = {
             let mut inner = run.run.borrow_mut();
             inner.set_total(total);
+            let session = Session::of(&ctx);
+            match inner.resumed_at() {
+                // What the steps before drew is not drawn again.
+                Some(_) => session.set_draws(session.draws().max(inner.draws())),
+                None => inner.set_draws(session.draws()),
+            }
             // A checkpoint from before the first step, so that there is always one to go back to.
             if inner.step() == 0 && total > 0 && inner.resumed_at().is_none() {
                 inner.save("last").map_err(|err| script_error(&ctx, err))?;

@@ -4,6 +4,8 @@
 //! tokens, not types: comments and literals are blanked, then paths are followed through `crate::`, `dbp_host::`,
 //! `self::`, `super::` and grouped imports. What a macro or a re-export hides, it does not see.
 
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
+
 use std::fs;
 use std::path::Path;
 

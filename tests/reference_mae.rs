@@ -1,6 +1,8 @@
 //! The model and the rule against an independent PyTorch implementation (`tests/reference/mae.py`): losses, gradients,
 //! predictions, and all weights and every R after some steps, on the fused and on the two-step path.
 
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
+
 use std::collections::HashMap;
 use std::path::Path as FilePath;
 

@@ -65,9 +65,7 @@ impl Progress {
         match &self.bar {
             Some(bar) => {
                 bar.set_position(step);
-                if line.is_some() {
-                    bar.set_message(self.message(&shown, step));
-                }
+                bar.set_message(self.message(&shown, step));
             }
             None => {
                 let quiet = self.said.get().is_some_and(|said| said.elapsed() < PLAIN_EVERY);
@@ -103,6 +101,7 @@ impl Progress {
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.abandon();
+            eprintln!(); // The bar leaves the cursor behind itself.
         }
     }
 }

@@ -113,9 +113,26 @@ pub fn restore_options(options: &mut Options) -> Result<(), Failure> {
     }
     options.script = run.join("script.rhai");
     let given = read_run_json(run)?.remove("options").unwrap_or_default();
+    if let Some(folder) = given["folder"].as_str() {
+        return_to(Path::new(folder), options);
+    }
     options.seed = options.seed.or_else(|| given["seed"].as_u64());
     options.threads = options.threads.or_else(|| given["threads"].as_u64().map(|n| n as usize));
     Ok(())
+}
+
+/// Goes where the run was started, if that folder is still there: relative paths among its arguments start from it. Those
+/// of this command line keep their meaning.
+fn return_to(folder: &Path, options: &mut Options) {
+    let paths =
+        options.resume.iter_mut().chain([&mut options.script, &mut options.runs]).chain(&mut options.allow_read);
+    for path in paths {
+        if let Ok(absolute) = std::path::absolute(&*path) {
+            *path = absolute;
+        }
+    }
+    // A folder that is gone leaves relative paths unfound, which is said where they are needed.
+    let _ = std::env::set_current_dir(folder);
 }
 
 /// What every run of a script has in common: what is needed to run it again.
@@ -125,7 +142,7 @@ pub fn about(session: &Session) -> Map<String, Value> {
     about.insert("arguments".to_owned(), Value::Object(session.arguments()));
     about.insert("seed".to_owned(), json!(session.seed()));
     about.insert("device".to_owned(), json!(device_name(session.options.device)));
-    about.insert("options".to_owned(), json!({ "seed": session.options.seed, "threads": tch::get_num_threads() }));
+    about.insert("options".to_owned(), json!({ "seed": session.options.seed, "threads": tch::get_num_threads(), "folder": std::env::current_dir().ok() }));
     about.insert(
         "versions".to_owned(),
         json!({ "dbp_host": env!("CARGO_PKG_VERSION"), "libtorch": env!("DBP_LIBTORCH_VERSION") }),

@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 
 use rhai::{Dynamic, Engine, NativeCallContext};
 
-use super::args::Given;
+use super::args::{Given, to_json};
 use super::errors::{Failure, Stop};
 use super::resolver::{Library, SourceStore};
 use super::runs::Runs;
@@ -242,11 +242,11 @@ impl Session {
         self.library.store.origin(&self.options.script)
     }
 
-    /// The parameters' values as JSON, for `run.json`.
+    /// The parameters' values as JSON, for `run.json`; one that is `()` is absent.
     pub fn arguments(&self) -> serde_json::Map<String, serde_json::Value> {
         let parameters = self.parameters.borrow();
-        let json = |value: &Dynamic| rhai::serde::from_dynamic(value).unwrap_or_default();
-        parameters.iter().map(|parameter| (parameter.name.clone(), json(parameter.value()))).collect()
+        let given = parameters.iter().filter(|parameter| !parameter.value().is_unit());
+        given.map(|parameter| (parameter.name.clone(), to_json(parameter.value()))).collect()
     }
 
     /// The folder of the script.

@@ -171,6 +171,11 @@ impl Slot {
     /// Loads the checkpoint: model, optimizer, and state; `None` if there is none yet.
     pub fn load<S: DeserializeOwned>(&self) -> TrainResult<Option<(State, State, S)>> {
         let Some(place) = self.find()? else { return Ok(None) };
+        for file in ["state.json", "model.safetensors", "optimizer.safetensors"].map(|name| place.join(name)) {
+            if !file.exists() {
+                return Err(TrainError::broken(&file, "missing from the checkpoint"));
+            }
+        }
         let path = place.join("state.json");
         let text = fs::read(&path).at(&path)?;
         let state = serde_json::from_slice(&text).map_err(|err| TrainError::broken(&path, err))?;

@@ -15,6 +15,7 @@ use super::models::{ModelHandle, PictureHandle};
 use super::optim::OptimizerHandle;
 use super::tensor::TensorHandle;
 use crate::data::Dataset;
+use crate::host::args::to_json;
 use crate::host::errors::{Failure, ScriptResult, Stop, script_error};
 use crate::host::options::{OptionMap, number};
 use crate::host::progress::Progress;
@@ -261,11 +262,9 @@ mod functions {
         let mut record = serde_json::Map::new();
         record.insert("name".to_owned(), json!(name));
         record.extend(runs::about(&session));
-        if let Some(recipe) = recipe {
-            record.insert(
-                "recipe".to_owned(),
-                rhai::serde::from_dynamic::<Value>(&Dynamic::from(recipe)).unwrap_or_default(),
-            );
+        if let Some(mut recipe) = recipe {
+            recipe.retain(|_, value| !value.is_unit());
+            record.insert("recipe".to_owned(), to_json(&Dynamic::from(recipe)));
         }
         let registry = model.registry();
         record.insert("parameters".to_owned(), json!(registry.parameter_count()));
@@ -448,9 +447,7 @@ mod methods {
         name: ImmutableString,
         value: Dynamic,
     ) -> ScriptResult<()> {
-        let value = rhai::serde::from_dynamic::<Value>(&value)
-            .map_err(|err| script_error(&ctx, format!("note: {name} cannot be written as JSON: {err}")))?;
-        run.run.borrow_mut().note(&name, value).map_err(|err| script_error(&ctx, err))
+        run.run.borrow_mut().note(&name, to_json(&value)).map_err(|err| script_error(&ctx, err))
     }
 
     /// Steps done.

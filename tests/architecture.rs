@@ -1,4 +1,4 @@
-//! The house rules of DESIGN.md, section 1, held by reading the sources: who may import whom, and what may stand where.
+//! The house rules of ARCHITECTURE.md, held by reading the sources: who may import whom, and what may stand where.
 //!
 //! The checker is a function of (path, text) pairs, so that made-up offenders can show that every rule fires. It reads
 //! tokens, not types: comments and literals are blanked, then paths are followed through `crate::`, `dbp_host::`,
@@ -38,7 +38,7 @@ fn the_sources_keep_the_house_rules() {
     read_sources(&root.join("src"), "src", &mut files);
     assert!(!files.is_empty(), "no sources under {}", root.display());
     let offenses = check(&files);
-    assert!(offenses.is_empty(), "{} offenses against DESIGN.md, section 1:\n{}", offenses.len(), offenses.join("\n"));
+    assert!(offenses.is_empty(), "{} offenses against ARCHITECTURE.md:\n{}", offenses.len(), offenses.join("\n"));
     for (table, _) in TABLES {
         assert!(files.iter().any(|(path, _)| path == table), "TABLES names {table}, which does not exist");
     }

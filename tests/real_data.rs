@@ -1,5 +1,5 @@
-//! Real photographs, in the folder that `DBP_TEST_DATA` names (else `../shared/data`). They may not be redistributed, so
-//! they are no part of the repository: where the folder is missing, each test says so and ends.
+//! Real photographs, in the folder that `DBP_TEST_DATA` names. They may not be redistributed, so they are no part of the
+//! repository: without the variable each test says so and ends; with it, a set that is missing is a failure.
 
 #![allow(clippy::unwrap_used)] // A panic is how a test fails.
 
@@ -11,15 +11,14 @@ use tempfile::TempDir;
 mod common;
 use common::{dbp_host, end, json, json_lines, only_run, set, val_losses};
 
-/// A set of the folder; `None`, and a word about it, if it is not on this machine.
+/// A set of the folder; `None`, and a word about it, if no folder is named.
 fn data(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("DBP_TEST_DATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
-    let set = folder.join(name).canonicalize().ok();
-    if set.is_none() {
-        eprintln!("skipped: no real data ({name}, in {})", folder.display());
-    }
-    set
+    let Some(folder) = std::env::var_os("DBP_TEST_DATA") else {
+        eprintln!("skipped: DBP_TEST_DATA names no folder of real images");
+        return None;
+    };
+    let set = Path::new(&folder).join(name);
+    Some(set.canonicalize().unwrap_or_else(|err| panic!("{}: {err}", set.display())))
 }
 
 /// Pre-trains on `data` and returns the run, with the folder that holds it.

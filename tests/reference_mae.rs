@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::Path as FilePath;
 
-use dbp_host::nn::{DecorOptions, Mae, MaeConfig, Pass, Path, Place, RowSampler, VitConfig};
+use dbp_host::nn::{DecorOptions, Mae, MaeConfig, Pass, Path, Place, RowSampler, Sample, VitConfig};
 use dbp_host::train::checkpoint::read_tensors;
 use dbp_host::train::{AdamW, AdamWConfig};
 use serde_json::Value;
@@ -71,7 +71,7 @@ impl Case {
             let options = DecorOptions {
                 lr: self.float("decor_lr"),
                 kappa: self.float("kappa"),
-                sample: self.float("sample_fraction"),
+                sample: Sample::Fraction(self.float("sample_fraction")),
                 ..Default::default()
             };
             model.registry().decorrelate(&["encoder.**".to_owned()], &options).unwrap();

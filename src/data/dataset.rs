@@ -126,11 +126,6 @@ impl Dataset {
         self.shared.source.channels()
     }
 
-    /// Whether the source itself says which files validate.
-    pub fn has_val(&self) -> bool {
-        self.val.is_some()
-    }
-
     /// The name of the `index`-th file of this view.
     pub fn name(&self, index: usize) -> String {
         self.name_of(self.files[index])

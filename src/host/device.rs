@@ -24,7 +24,7 @@ impl FromStr for DeviceChoice {
             None if text == "auto" => Ok(Self::Auto),
             None if text == "cpu" => Ok(Self::Cpu),
             None if text == "cuda" => Ok(Self::Cuda(0)),
-            Some(("cuda", index)) if let Ok(index) = index.parse() => Ok(Self::Cuda(index)),
+            Some(("cuda", index)) if index.parse::<usize>().is_ok() => Ok(Self::Cuda(index.parse().unwrap_or(0))),
             _ => Err("expected auto, cpu, cuda or cuda:N".into()),
         }
     }

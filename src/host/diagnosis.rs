@@ -103,8 +103,7 @@ fn explain(mut err: EvalAltResult, source: &str, session: &Session, engine: &Eng
         EvalAltResult::ErrorRuntime(value, _) => thrown(value),
         EvalAltResult::ErrorTerminated(token, _) => match token.clone().try_cast::<Stop>() {
             Some(Stop::Failed(failure)) => failure,
-            Some(Stop::Diverged(what)) => Failure::new(Kind::Diverged, what),
-            Some(Stop::Interrupted | Stop::Finished) | None => script("the script was stopped".into()),
+            Some(Stop::Interrupted) | None => script("the script was stopped".into()),
         },
         EvalAltResult::ErrorFunctionNotFound(signature, _) => unknown_function(signature, source, session, engine),
         EvalAltResult::ErrorVariableNotFound(name, _) => {

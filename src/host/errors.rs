@@ -134,6 +134,11 @@ pub fn script_error(ctx: &NativeCallContext, err: impl Into<Failure>) -> Box<Eva
     err.into().at(ctx.call_position())
 }
 
+/// `err` without a place: of an iterator, whose loop Rhai fills in.
+pub fn unplaced(err: impl Into<Failure>) -> Box<EvalAltResult> {
+    err.into().at(Position::NONE)
+}
+
 /// An error with `message` at the place of this call unless `ok`.
 pub fn check_arg(ctx: &NativeCallContext, ok: bool, message: impl FnOnce() -> String) -> ScriptResult<()> {
     if ok { Ok(()) } else { Err(script_error(ctx, message())) }
@@ -144,10 +149,6 @@ pub fn check_arg(ctx: &NativeCallContext, ok: bool, message: impl FnOnce() -> St
 pub enum Stop {
     /// A signal came in; what was to be saved is saved.
     Interrupted,
-    /// There is nothing left to do, and that is not an error.
-    Finished,
-    /// The loss is not finite, or similar; the text says what was seen.
-    Diverged(String),
     /// A limit was reached.
     Failed(Failure),
 }

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::errors::Kind;
+use super::say::say;
 use crate::libtorch;
 
 const EVERY: Duration = Duration::from_millis(50);
@@ -37,7 +38,7 @@ pub fn watch() {
             while let Some(Memory { total, free, own }) = Memory::read() {
                 let culprit = own > total / 4;
                 if culprit && free < LAST_BYTES.min(total / LAST_SHARE) {
-                    eprintln!("error: the machine's memory is used up; {} MiB of it by this process", own >> 20);
+                    say(&format!("error: the machine's memory is used up; {} MiB of it by this process", own >> 20));
                     libtorch::exit_now(Kind::Machine.exit_code());
                 }
                 LOW.store(culprit && free < LOW_BYTES.min(total / LOW_SHARE), Ordering::Relaxed);

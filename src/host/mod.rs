@@ -25,6 +25,7 @@ pub mod progress;
 pub mod resolver;
 pub mod runs;
 mod sandbox;
+pub mod say;
 pub mod session;
 mod signals;
 mod stdlib;
@@ -84,7 +85,7 @@ pub fn report(outcome: &Outcome) -> i32 {
     // Output that cannot be written has no reader to tell.
     let _ = std::io::stdout().flush();
     if let Outcome::Failed(err) = outcome {
-        eprintln!("{err}");
+        say::say(&err.to_string());
     }
     outcome.exit_code()
 }
@@ -108,7 +109,6 @@ fn outcome(result: ScriptResult<()>, session: &Session, engine: &Engine) -> Outc
     let Err(err) = result else { return Outcome::Done };
     match stop_of(&err) {
         Some(Stop::Interrupted) => Outcome::Interrupted,
-        Some(Stop::Finished) => Outcome::Done,
         _ => Outcome::Failed(Box::new(Diagnosis::of(*err, session, engine))),
     }
 }
@@ -160,8 +160,11 @@ static PANIC_PLACE: Mutex<Option<String>> = Mutex::new(None);
 fn quiet_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if thread::current().name() != Some(SCRIPT_THREAD) {
-            return usual(info);
+        match thread::current().name() {
+            Some(SCRIPT_THREAD) => {}
+            // Their panics come back as errors, with the file's name.
+            Some(name) if name.starts_with("data ") || name == "validation loader" => return,
+            _ => return usual(info),
         }
         if let (Ok(mut place), Some(location)) = (PANIC_PLACE.lock(), info.location()) {
             *place = Some(location.to_string());

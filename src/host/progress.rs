@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
+use super::say::say;
+
 /// Without a terminal, a line at most this often, validations aside.
 const PLAIN_EVERY: Duration = Duration::from_secs(15);
 
@@ -71,7 +73,7 @@ impl Progress {
                 let quiet = self.said.get().is_some_and(|said| said.elapsed() < PLAIN_EVERY);
                 if line.is_some() && (validated || step == self.total || !quiet) {
                     self.said.set(Some(Instant::now()));
-                    eprintln!("{} {step}/{} {}", self.name, self.total, self.message(&shown, step));
+                    say(&format!("{} {step}/{} {}", self.name, self.total, self.message(&shown, step)));
                 }
             }
         }
@@ -101,7 +103,7 @@ impl Progress {
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.abandon();
-            eprintln!(); // The bar leaves the cursor behind itself.
+            say(""); // The bar leaves the cursor behind itself.
         }
     }
 }

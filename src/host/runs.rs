@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use chrono::Local;
 use serde_json::{Map, Value, json};
@@ -25,7 +25,15 @@ pub type SharedRun = Rc<RefCell<Run>>;
 #[derive(Default)]
 pub struct Runs {
     experiment: RefCell<Option<Experiment>>,
-    open: RefCell<Vec<(SharedRun, Datasets)>>,
+    made: RefCell<Vec<Made>>,
+}
+
+/// A run that this script has made.
+struct Made {
+    /// The script may still hold it.
+    run: Weak<RefCell<Run>>,
+    /// While it has not ended: its record is written when the script ends.
+    open: Option<(SharedRun, Datasets)>,
 }
 
 impl Runs {
@@ -38,14 +46,21 @@ impl Runs {
         };
         let (dir, _) = experiment.next(name)?;
         // The first run's directory has moved if this is the second.
-        for (place, (run, _)) in self.open.borrow().iter().enumerate() {
-            run.borrow_mut().set_dir(experiment.path_of(place));
+        for (place, made) in self.made.borrow().iter().enumerate() {
+            if let Some(run) = made.run.upgrade() {
+                run.borrow_mut().set_dir(experiment.path_of(place));
+            }
         }
         Ok(dir)
     }
 
+    /// Takes note of a new run, and lets go of those that have ended: their models take memory.
     pub fn add(&self, run: SharedRun, datasets: Datasets) {
-        self.open.borrow_mut().push((run, datasets));
+        let mut made = self.made.borrow_mut();
+        for earlier in made.iter_mut() {
+            earlier.open.take_if(|(run, _)| run.borrow().status() != Status::Running);
+        }
+        made.push(Made { run: Rc::downgrade(&run), open: Some((run, datasets)) });
     }
 
     /// Says in every run's `run.json` how it ended, a step left by `break` included.
@@ -56,7 +71,7 @@ impl Runs {
             Outcome::Failed(err) if err.kind == Kind::Diverged => Status::Diverged,
             Outcome::Failed(_) => Status::Failed,
         };
-        for (run, datasets) in self.open.borrow().iter() {
+        for (run, datasets) in self.made.borrow().iter().filter_map(|made| made.open.as_ref()) {
             let Ok(mut run) = run.try_borrow_mut() else { continue };
             if status == Status::Done {
                 run.settle()?;
@@ -98,7 +113,7 @@ pub fn script_name(session: &Session) -> String {
     session.origin().file_stem().map_or_else(|| "run".to_owned(), |stem| stem.to_string_lossy().into_owned())
 }
 
-/// Completes the options of `--resume RUN`: seed and threads as they were, unless they are given anew, and the parent where
+/// Completes the options of `--resume RUN`: all but the device as they were, unless they are given anew, and the parent where
 /// RUN is one of several.
 ///
 /// # Errors
@@ -117,12 +132,22 @@ pub fn restore_options(options: &mut Options) -> Result<(), Failure> {
         return_to(Path::new(folder), options);
     }
     options.seed = options.seed.or_else(|| given["seed"].as_u64());
+    let folders = given["allow_read"].as_array().into_iter().flatten();
+    options.allow_read.extend(folders.filter_map(|folder| folder.as_str().map(PathBuf::from)));
+    for (limit, key, usual) in [
+        (&mut options.max_operations, "max_operations", Options::MAX_OPERATIONS),
+        (&mut options.max_tensor_bytes, "max_tensor_bytes", Options::MAX_TENSOR_BYTES),
+    ] {
+        if *limit == usual {
+            *limit = given[key].as_u64().unwrap_or(usual);
+        }
+    }
     options.threads = options.threads.or_else(|| given["threads"].as_u64().map(|n| n as usize));
     Ok(())
 }
 
-/// Goes where the run was started, if that folder is still there: relative paths among its arguments start from it. Those
-/// of this command line keep their meaning.
+/// Goes where the run was started, if that folder is still there: relative paths among its arguments start from it, and those
+/// of a `--set` that is given anew. The other paths of this command line keep their meaning.
 fn return_to(folder: &Path, options: &mut Options) {
     let paths =
         options.resume.iter_mut().chain([&mut options.script, &mut options.runs]).chain(&mut options.allow_read);
@@ -142,7 +167,16 @@ pub fn about(session: &Session) -> Map<String, Value> {
     about.insert("arguments".to_owned(), Value::Object(session.arguments()));
     about.insert("seed".to_owned(), json!(session.seed()));
     about.insert("device".to_owned(), json!(device_name(session.options.device)));
-    about.insert("options".to_owned(), json!({ "seed": session.options.seed, "threads": tch::get_num_threads(), "folder": std::env::current_dir().ok() }));
+    let options = &session.options;
+    let given = json!({
+        "seed": options.seed,
+        "threads": tch::get_num_threads(),
+        "folder": std::env::current_dir().ok(),
+        "allow_read": options.allow_read,
+        "max_operations": options.max_operations,
+        "max_tensor_bytes": options.max_tensor_bytes,
+    });
+    about.insert("options".to_owned(), given);
     about.insert(
         "versions".to_owned(),
         json!({ "dbp_host": env!("CARGO_PKG_VERSION"), "libtorch": env!("DBP_LIBTORCH_VERSION") }),

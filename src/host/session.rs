@@ -3,7 +3,6 @@
 //! Native functions reach it through the engine's default tag: `let session = Session::of(&ctx);`.
 
 use std::cell::{Cell, RefCell};
-use std::io::Write;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 
@@ -14,6 +13,7 @@ use super::errors::{Failure, Stop};
 use super::resolver::{Library, SourceStore};
 use super::runs::Runs;
 use super::sandbox::Sandbox;
+use super::say::print_line;
 use super::signals;
 
 /// The command line of a run, already validated.
@@ -128,10 +128,7 @@ impl Session {
             seed: Cell::new(options.seed.unwrap_or(0)),
             draws: Cell::new(0),
             runs: Runs::default(),
-            printer: RefCell::new(Box::new(|text| {
-                // A reader that went away (`dbp-host … | head`) is no reason to stop training.
-                let _ = writeln!(std::io::stdout().lock(), "{text}");
-            })),
+            printer: RefCell::new(Box::new(print_line)),
             options,
         }))
     }

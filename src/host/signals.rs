@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::errors::EXIT_INTERRUPTED;
+use super::say::say;
 use crate::libtorch;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -18,7 +19,7 @@ pub fn install() {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             libtorch::exit_now(EXIT_INTERRUPTED);
         }
-        eprintln!("interrupted: stopping at the next step boundary (again to stop at once)");
+        say("interrupted: stopping at the next step boundary (again to stop at once)");
     };
     // Fails only if handlers are set already, which is the state wanted.
     let _ = ctrlc::set_handler(handler);

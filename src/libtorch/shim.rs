@@ -1,4 +1,4 @@
-//! Rust's side of `shim.cpp`, and the only `unsafe` of the project beside [`super::cuda`].
+//! Rust's side of `shim.cpp`.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char};

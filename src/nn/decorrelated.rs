@@ -56,6 +56,9 @@ impl Decorrelation {
     pub fn set_frozen(&mut self, frozen: bool) {
         self.frozen = frozen;
         self.observed.clear();
+        // Figures of an update long past would pass for today's.
+        self.last_z.clear();
+        self.kept = None;
     }
 
     /// Takes over a matrix from a checkpoint.
@@ -70,18 +73,17 @@ impl Decorrelation {
         Ok(())
     }
 
-    /// Whether the update of the step at `place` will want rows.
-    pub fn wants_rows(&self, place: &Place) -> bool {
-        !self.stopped(place) && place.step.is_multiple_of(self.options.every)
-    }
-
-    fn stopped(&self, place: &Place) -> bool {
-        self.frozen
-            || match self.options.stop_at {
-                Some(StopAt::Step(step)) => place.step >= step,
-                Some(StopAt::Epoch(epoch)) => place.epoch >= epoch,
-                None => false,
-            }
+    /// Whether the update of the step at `place` will want rows. Freezes R once `stop_at` is reached.
+    pub fn wants_rows(&mut self, place: &Place) -> bool {
+        let stop = match self.options.stop_at {
+            Some(StopAt::Step(step)) => place.step >= step,
+            Some(StopAt::Epoch(epoch)) => place.epoch >= epoch,
+            None => false,
+        };
+        if stop && !self.frozen {
+            self.set_frozen(true);
+        }
+        !self.frozen && place.step.is_multiple_of(self.options.every)
     }
 
     /// Keeps the sampled rows of one forward pass; a step's first micro-batch drops what was kept before. Shapes: `[n, d]`.
@@ -134,6 +136,12 @@ impl Decorrelation {
     pub fn update(&mut self, lr_fraction: f64) -> NnResult<()> {
         if self.observed.is_empty() {
             return Ok(());
+        }
+        if let Some(a) = &self.effective
+            && a.f_grad()?.defined()
+        {
+            let message = "update_decorrelation: call it after the optimizer's step, which still needs R as it was";
+            return Err(NnError::Config(message.to_owned()));
         }
         let rate = self.rate(lr_fraction);
         let observed = std::mem::take(&mut self.observed);

@@ -117,7 +117,7 @@ impl Linear {
     }
 
     pub(super) fn decor_rate(&self, lr_fraction: f64) -> Option<f64> {
-        self.decorrelation.borrow().as_ref().map(|d| d.rate(lr_fraction))
+        self.decorrelation.borrow().as_ref().filter(|d| !d.frozen()).map(|d| d.rate(lr_fraction))
     }
 
     /// Whether R is applied but no longer updated.

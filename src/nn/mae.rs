@@ -13,7 +13,7 @@ use super::norm::LayerNorm;
 use super::registry::Registry;
 use super::rows::{Pass, Place, RowSampler};
 use super::vit::{Vit, VitConfig, check_width};
-use super::{NnResult, patch, pos_embed};
+use super::{NnError, NnResult, patch, pos_embed};
 
 /// eps under the root of a patch's variance, for normalized targets.
 const NORM_PIX_EPS: f64 = 1e-6;
@@ -48,8 +48,6 @@ pub struct Mae {
 pub struct Reconstruction {
     /// The images with every removed patch replaced by its prediction.
     pub pasted: Tensor,
-    /// The prediction alone, visible patches too.
-    pub predicted: Tensor,
     /// 1 where a patch was removed.
     pub mask: Tensor,
 }
@@ -61,6 +59,9 @@ impl Mae {
         kept_tokens(config.encoder.patches(), config.mask_ratio)?;
         let (d, p) = (config.decoder_embed_dim, config.encoder.patch_size);
         check_width("decoder_embed_dim", d, config.decoder_num_heads)?;
+        if !(1..=1024).contains(&config.decoder_depth) {
+            return Err(NnError::Config(format!("decoder_depth: expected 1 to 1024, got {}", config.decoder_depth)));
+        }
         let registry = Registry::new(seed, device, kind);
         let root = registry.root();
         Ok(Self {
@@ -139,11 +140,7 @@ impl Mae {
             let mask = masking.mask(self.registry.kind())?;
             let removed = mask.f_unsqueeze(-1)?;
             let pasted = target.f_add(&predicted.f_sub(&target)?.f_mul(&removed)?)?;
-            Ok(Reconstruction {
-                pasted: patch::unpatchify(&pasted, p, grid)?,
-                predicted: patch::unpatchify(&predicted, p, grid)?,
-                mask,
-            })
+            Ok(Reconstruction { pasted: patch::unpatchify(&pasted, p, grid)?, mask })
         })
     }
 

@@ -25,8 +25,10 @@ impl LayerMetrics {
                 Ok(scalar(&matrix.f_sum(matrix.kind())?)? - scalar(&diagonal.f_sum(diagonal.kind())?)?)
             };
             let decor_loss = off(&second.f_square()?, &variance.f_square()?)? / (width * width);
-            let deviation = variance.f_sqrt()?.f_clamp_min(f64::from(f32::MIN_POSITIVE))?;
+            let deviation = variance.f_sqrt()?;
+            // Two inputs that never vary have no correlation: 0/0 becomes 0.
             let scale = deviation.f_unsqueeze(0)?.f_mul(&deviation.f_unsqueeze(1)?)?;
+            let scale = scale.f_clamp_min(f64::from(f32::MIN_POSITIVE))?;
             let correlation = second.f_abs()?.f_div(&scale)?;
             let pairs = (width * (width - 1.0)).max(1.0);
             let mean_abs_corr = off(&correlation, &correlation.f_diagonal(0, 0, 1)?)? / pairs;

@@ -23,7 +23,7 @@ pub use error::{NnError, NnResult};
 pub use linear::Linear;
 pub use mae::{Mae, MaeConfig, Reconstruction};
 pub use metrics::{LastFigures, LayerMetrics};
-pub use options::{DecorOptions, DecorSchedule, StopAt};
+pub use options::{DecorOptions, DecorSchedule, Sample, StopAt};
 pub use registry::{Parameter, Registry, Scope};
 pub use rows::{Pass, Path, Place, RowSampler};
 pub use vit::{Vit, VitConfig};

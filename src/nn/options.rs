@@ -22,6 +22,15 @@ pub enum StopAt {
     Epoch(u64),
 }
 
+/// How many rows the update of R sees.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Sample {
+    Rows(i64),
+    /// Of all rows, in (0, 1].
+    Fraction(f64),
+}
+
 /// The options of a decorrelated layer, as `model.decorrelate` takes them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -29,8 +38,8 @@ pub struct DecorOptions {
     /// η of eq. 4. Must stay below 2/λmax of the inputs' correlation, which shrinks with width: 5e-2 diverges within 100
     /// steps at width 128 to 512.
     pub lr: f64,
-    /// Rows the update sees: a fraction of all below 1, a count from 1 on.
-    pub sample: f64,
+    /// Rows the update sees.
+    pub sample: Sample,
     /// Most rows the update sees, whatever `sample` says; 0 is no bound.
     pub max_rows: i64,
     /// Share of the variance term: 0 is the paper's rule, 1 only normalizes each row's variance.
@@ -46,7 +55,7 @@ impl Default for DecorOptions {
     fn default() -> Self {
         Self {
             lr: 5e-4,
-            sample: 0.10,
+            sample: Sample::Fraction(0.10),
             max_rows: 0,
             kappa: 0.0,
             every: 1,
@@ -63,12 +72,16 @@ impl DecorOptions {
         if !(self.lr.is_finite() && self.lr >= 0.0) {
             return fail(format!("lr: expected a decorrelation rate of 0 or more, got {}", self.lr));
         }
-        let whole = self.sample.fract() == 0.0;
-        if !(self.sample.is_finite() && self.sample > 0.0 && (self.sample < 1.0 || whole)) {
-            return fail(format!(
-                "sample: expected a fraction in (0, 1) or a whole number of rows, got {}",
-                self.sample
-            ));
+        match self.sample {
+            Sample::Rows(rows) if rows < 1 => {
+                return fail(format!("sample: expected 1 or more rows, or a fraction up to 1.0, got {rows}"));
+            }
+            Sample::Fraction(fraction) if !(fraction > 0.0 && fraction <= 1.0) => {
+                return fail(format!(
+                    "sample: expected a fraction above 0 up to 1.0, or a whole number of rows, got {fraction}"
+                ));
+            }
+            _ => {}
         }
         if self.max_rows < 0 {
             return fail(format!("max_rows: expected 0 (no bound) or a number of rows, got {}", self.max_rows));
@@ -84,7 +97,10 @@ impl DecorOptions {
 
     /// How many of `total` rows the update sees: at least one.
     pub fn rows(&self, total: i64) -> i64 {
-        let wanted = if self.sample < 1.0 { (total as f64 * self.sample) as i64 } else { self.sample as i64 };
+        let wanted = match self.sample {
+            Sample::Rows(rows) => rows,
+            Sample::Fraction(fraction) => (total as f64 * fraction) as i64,
+        };
         let bound = if self.max_rows == 0 { total } else { self.max_rows.min(total) };
         wanted.clamp(1, bound.max(1))
     }
@@ -99,18 +115,19 @@ mod tests {
         let options = DecorOptions::default();
         assert_eq!(options.rows(4352), 435);
         assert_eq!(options.rows(3), 1);
-        assert_eq!(DecorOptions { sample: 64.0, ..options.clone() }.rows(4352), 64);
-        assert_eq!(DecorOptions { sample: 64.0, ..options.clone() }.rows(32), 32);
+        assert_eq!(DecorOptions { sample: Sample::Rows(64), ..options.clone() }.rows(4352), 64);
+        assert_eq!(DecorOptions { sample: Sample::Rows(64), ..options.clone() }.rows(32), 32);
         assert_eq!(DecorOptions { max_rows: 100, ..options.clone() }.rows(4352), 100);
-        assert_eq!(DecorOptions { sample: 1.0, ..options }.rows(4352), 1);
+        assert_eq!(DecorOptions { sample: Sample::Rows(1), ..options.clone() }.rows(4352), 1);
+        assert_eq!(DecorOptions { sample: Sample::Fraction(1.0), ..options }.rows(4352), 4352);
     }
 
     #[test]
     fn values_outside_their_range_are_named() {
         for (options, name) in [
             (DecorOptions { lr: -1.0, ..Default::default() }, "lr"),
-            (DecorOptions { sample: 0.0, ..Default::default() }, "sample"),
-            (DecorOptions { sample: 1.5, ..Default::default() }, "sample"),
+            (DecorOptions { sample: Sample::Rows(0), ..Default::default() }, "sample"),
+            (DecorOptions { sample: Sample::Fraction(1.5), ..Default::default() }, "sample"),
             (DecorOptions { kappa: 1.1, ..Default::default() }, "kappa"),
             (DecorOptions { kappa: f64::NAN, ..Default::default() }, "kappa"),
             (DecorOptions { every: 0, ..Default::default() }, "every"),

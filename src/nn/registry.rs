@@ -116,22 +116,29 @@ impl Registry {
         self.layers.borrow().iter().filter(|layer| layer.is_decorrelated()).cloned().collect()
     }
 
+    /// The names of the layers that `patterns` choose.
+    ///
+    /// Errors: options outside their range, or a pattern that matches nothing.
+    pub fn select(&self, patterns: &[String], options: &DecorOptions) -> NnResult<Vec<String>> {
+        options.check()?; // Also for [], so that a typo does not wait for the run that uses it.
+        let layers = self.layers.borrow();
+        let names: Vec<&str> = layers.iter().map(|layer| layer.name()).collect();
+        Ok(select(&names, patterns)?.into_iter().map(str::to_owned).collect())
+    }
+
     /// Gives every layer that `patterns` choose an R = I, and takes it from every other one. Returns the chosen names.
     ///
     /// Errors: options outside their range, or a pattern that matches nothing.
     pub fn decorrelate(&self, patterns: &[String], options: &DecorOptions) -> NnResult<Vec<String>> {
-        options.check()?; // Also for [], so that a typo does not wait for the run that uses it.
-        let layers = self.layers.borrow();
-        let names: Vec<&str> = layers.iter().map(|layer| layer.name()).collect();
-        let chosen = select(&names, patterns)?;
-        for layer in layers.iter() {
-            if chosen.contains(&layer.name()) {
+        let chosen = self.select(patterns, options)?;
+        for layer in self.layers.borrow().iter() {
+            if chosen.iter().any(|name| name == layer.name()) {
                 layer.decorrelate(options.clone(), self.kind, self.device)?;
             } else {
                 layer.drop_decorrelation();
             }
         }
-        Ok(chosen.into_iter().map(str::to_owned).collect())
+        Ok(chosen)
     }
 
     /// One update of every R from this step's sampled rows.

@@ -1,6 +1,6 @@
 //! Where a forward pass stands, and which rows of it the decorrelation update sees.
 //!
-//! One index set per (step, micro-batch) serves every layer with that many rows (DESIGN §2). It is drawn without
+//! One index set per (step, micro-batch) serves every layer with that many rows and is drawn without
 //! replacement on the CPU from its own stream, so it costs no device synchronization and disturbs no other draw.
 
 use std::cell::RefCell;

@@ -14,6 +14,11 @@ use super::rows::Pass;
 use super::{NnError, NnResult};
 use super::{masking, patch, pos_embed};
 
+/// Bounds far beyond any model, so that sizes multiply without overflow.
+const MAX_SIDE: i64 = 8192;
+const MAX_WIDTH: i64 = 65_536;
+const MAX_DEPTH: i64 = 1024;
+
 /// The shape of a vision transformer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,24 +53,26 @@ impl VitConfig {
     pub fn check(&self) -> NnResult<()> {
         let fail = |message: String| Err(NnError::Config(message));
         let (h, w) = self.image_size;
-        for (name, value) in [
-            ("image_size", h.min(w)),
-            ("patch_size", self.patch_size),
-            ("channels", self.channels),
-            ("embed_dim", self.embed_dim),
-            ("depth", self.depth),
-            ("num_heads", self.num_heads),
+        for (name, value, most) in [
+            ("image_size", h.min(w), MAX_SIDE),
+            ("image_size", h.max(w), MAX_SIDE),
+            ("patch_size", self.patch_size, MAX_SIDE),
+            ("channels", self.channels, MAX_SIDE),
+            ("embed_dim", self.embed_dim, MAX_WIDTH),
+            ("depth", self.depth, MAX_DEPTH),
+            ("num_heads", self.num_heads, MAX_WIDTH),
         ] {
-            if value < 1 {
-                return fail(format!("{name}: expected 1 or more, got {value}"));
+            if !(1..=most).contains(&value) {
+                return fail(format!("{name}: expected 1 to {most}, got {value}"));
             }
         }
         if h % self.patch_size != 0 || w % self.patch_size != 0 {
             return fail(format!("image_size: {h} x {w} is not a multiple of patch_size {}", self.patch_size));
         }
         check_width("embed_dim", self.embed_dim, self.num_heads)?;
-        if self.mlp_ratio * self.embed_dim as f64 <= 0.0 || !self.mlp_ratio.is_finite() {
-            return fail(format!("mlp_ratio: expected a positive number, got {}", self.mlp_ratio));
+        let hidden = self.mlp_ratio * self.embed_dim as f64;
+        if !(1.0..=4.0 * MAX_WIDTH as f64).contains(&hidden) {
+            return fail(format!("mlp_ratio: {} makes a hidden width of {hidden}", self.mlp_ratio));
         }
         Ok(())
     }
@@ -73,6 +80,9 @@ impl VitConfig {
 
 /// A width must divide into heads, and into four for the positions.
 pub(super) fn check_width(name: &str, width: i64, heads: i64) -> NnResult<()> {
+    if !(1..=MAX_WIDTH).contains(&width) {
+        return Err(NnError::Config(format!("{name}: expected 1 to {MAX_WIDTH}, got {width}")));
+    }
     if heads < 1 || width % heads != 0 {
         return Err(NnError::Config(format!("{name}: {width} does not divide into {heads} heads")));
     }

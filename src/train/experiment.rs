@@ -103,11 +103,6 @@ impl Experiment {
         self.index.runs.get(place).map_or_else(|| self.root.clone(), |entry| self.root.join(&entry.dir))
     }
 
-    /// How many runs were started so far.
-    pub fn started(&self) -> usize {
-        self.started
-    }
-
     fn become_parent(&mut self) -> TrainResult<()> {
         let run: Value = fs::read(self.root.join("run.json"))
             .ok()

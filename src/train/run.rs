@@ -58,6 +58,9 @@ struct State {
     /// Random draws that the script itself has made.
     #[serde(default)]
     draws: u64,
+    /// What hooks have logged for the line to come.
+    #[serde(default)]
+    line: Map<String, Value>,
     /// Files that could not be read up to here, with the reason.
     skipped: Vec<(String, String)>,
 }
@@ -80,12 +83,6 @@ pub struct Setup {
     pub save_every: u64,
 }
 
-/// A step's line of `metrics.jsonl`, as it collects.
-#[derive(Default)]
-struct Line {
-    fields: Map<String, Value>,
-}
-
 pub struct Run {
     setup: Setup,
     step: u64,
@@ -93,7 +90,8 @@ pub struct Run {
     wall: Duration,
     since: Option<Instant>,
     best: Option<Best>,
-    line: Line,
+    /// This step's line of `metrics.jsonl`, as it collects.
+    line: Map<String, Value>,
     metrics: LineLog,
     layers: LineLog,
     events: EventWriter,
@@ -150,7 +148,7 @@ impl Run {
             wall,
             since: None,
             best: state.best,
-            line: Line::default(),
+            line: state.line,
             metrics,
             layers,
             events,
@@ -257,14 +255,14 @@ impl Run {
         self.status
     }
 
-    /// Stops the clock; the device has finished first, so that its work is counted where it belongs.
-    pub fn pause(&mut self) {
-        if let Some(since) = self.since.take() {
-            if let tch::Device::Cuda(index) = self.setup.model.device() {
-                tch::Cuda::synchronize(index as i64);
-            }
-            self.wall += since.elapsed();
+    /// Stops the clock; the device has finished first, so that its work is counted where it belongs. Says whether it ran.
+    pub fn pause(&mut self) -> bool {
+        let Some(since) = self.since.take() else { return false };
+        if let tch::Device::Cuda(index) = self.setup.model.device() {
+            tch::Cuda::synchronize(index as i64);
         }
+        self.wall += since.elapsed();
+        true
     }
 
     /// Starts the clock again after [`Run::pause`].
@@ -274,7 +272,7 @@ impl Run {
 
     /// Adds figures to this step's line.
     pub fn log(&mut self, fields: Map<String, Value>) {
-        self.line.fields.extend(fields);
+        self.line.extend(fields);
     }
 
     /// Adds a line to `layers.jsonl`: every decorrelated layer's figures at its last update.
@@ -306,7 +304,7 @@ impl Run {
         self.in_step = false;
         let due = self.log_due(self.step);
         self.step += 1;
-        let fields = std::mem::take(&mut self.line.fields);
+        let fields = std::mem::take(&mut self.line);
         let written = if due { Some(self.write_line(fields)?) } else { None };
         let improved = match written.as_ref().and_then(|line| line.get("val_loss")).and_then(Value::as_f64) {
             Some(val_loss) if self.best.is_none_or(|best| val_loss < best.val_loss) => {
@@ -380,6 +378,7 @@ impl Run {
             lr_fraction: model.lr_fraction(),
             figures: model.last_figures()?,
             draws: self.draws,
+            line: self.line.clone(),
             skipped: self.skipped.clone(),
         };
         let slot = Slot::new(&self.setup.dir.join("checkpoints"), name);
@@ -402,10 +401,15 @@ impl Run {
         Ok(())
     }
 
+    /// Whether `run.json` has an entry of this name that is not a note.
+    pub fn is_reserved(&self, key: &str) -> bool {
+        OF_THE_RUN.contains(&key) || OF_THE_START.contains(&key)
+    }
+
     /// Adds a fact to `run.json`.
     pub fn note(&mut self, key: &str, value: Value) -> TrainResult<()> {
         self.setup.record.insert(key.to_owned(), value);
-        self.write_record(Status::Running)
+        self.write_record(self.status)
     }
 
     /// Ends the run and says how.
@@ -434,6 +438,24 @@ impl Run {
 /// What [`Run::write_record`] itself keeps up to date in `run.json`.
 const OF_THE_RUN: [&str; 7] = ["status", "step", "steps", "wall_s", "elapsed_s", "best", "lost_s"];
 
+/// What a run is started with; resuming and grouping rely on it.
+const OF_THE_START: [&str; 14] = [
+    "name",
+    "script",
+    "arguments",
+    "options",
+    "seed",
+    "device",
+    "versions",
+    "git_commit",
+    "started",
+    "recipe",
+    "parameters",
+    "decorrelated",
+    "images",
+    "normalization",
+];
+
 /// Seconds of training that a kill has lost, this time and before: they were logged, but no checkpoint holds them.
 fn account_for_loss(dir: &Path, state: &State, record: &mut Map<String, Value>) -> f64 {
     let before: Value =
@@ -441,7 +463,7 @@ fn account_for_loss(dir: &Path, state: &State, record: &mut Map<String, Value>) 
     // When it started, and what `Run::note` said before the checkpoint: the steps that said it are not run again.
     for (key, value) in before.as_object().into_iter().flatten() {
         let own = OF_THE_RUN.contains(&key.as_str());
-        if key == "started" || (!own && !record.contains_key(key)) {
+        if ["started", "git_commit"].contains(&key.as_str()) || (!own && !record.contains_key(key)) {
             record.insert(key.clone(), value.clone());
         }
     }

@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use super::{TrainError, TrainResult};
 
-/// Linear warm-up from 0, then half a cosine down to `min_lr` at `total` (Loshchilov and Hutter 2017), by step.
+/// Linear warm-up, then half a cosine down to `min_lr` at `total` (Loshchilov and Hutter 2017), by step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WarmupCosine {
     pub lr: f64,

@@ -4,8 +4,7 @@ Computes, in plain PyTorch and float64, short training runs of a tiny MAE on a V
 
 Sources: MAE: He et al. 2022, arXiv:2111.06377. ViT: Dosovitskiy et al. 2021, arXiv:2010.11929. Decorrelation: Dalm et al.
 2024, arXiv:2405.02385, and arXiv:2510.14657. Parameter names and layouts are those of timm and of the MAE release.
-Departures: C is taken from the decorrelated z, not from raw x; the variance term scales the rows of R (DESIGN.md,
-section 2).
+Departures: C is taken from the decorrelated z, not from raw x; the variance term scales the rows of R.
 
 Letters: N images of a micro-batch, L patches, K kept patches, D width, d inputs of a layer, n sampled rows.
 

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use rhai::plugin::*;
-use rhai::{Array, Dynamic, Engine, EvalAltResult, FLOAT, INT, ImmutableString, Map, NativeCallContext};
+use rhai::{Array, Dynamic, Engine, INT, ImmutableString, Map, NativeCallContext};
 use tch::Tensor;
 
 use super::tensor::TensorHandle;
 use crate::data::{self, Crop, DataError, Dataset, Loader, LoaderConfig, Spec, ValLoader};
 use crate::host::convert;
-use crate::host::errors::{Failure, Kind, ScriptResult, script_error};
+use crate::host::errors::{Failure, Kind, ScriptResult, check_arg, script_error, unplaced};
 use crate::host::options::{FromOption, ImageSize, OptionMap};
 use crate::host::session::Session;
 use crate::nn::Place;
@@ -92,7 +92,7 @@ impl Iterator for MicroBatches {
             };
             let normalization = Rc::new(loader.normalization().clone());
             let made = loader.micro(self.step, micro).map_err(Failure::from);
-            made.and_then(|batch| BatchHandle::new(batch, place, normalization, self.device)).map_err(without_place)
+            made.and_then(|batch| BatchHandle::new(batch, place, normalization, self.device)).map_err(unplaced)
         })
     }
 }
@@ -115,13 +115,8 @@ impl Iterator for ValPass {
             let place = Place { seed: batch.seed, step: batch.step, epoch: 0, micro: batch.micro, micro_batches: 1 };
             BatchHandle::new(batch, place, Rc::clone(&self.normalization), self.device)
         });
-        Some(made.map_err(without_place))
+        Some(made.map_err(unplaced))
     }
-}
-
-/// Iterators are given no place; the loop's own is filled in by Rhai.
-fn without_place(err: Failure) -> Box<EvalAltResult> {
-    err.at(rhai::Position::NONE)
 }
 
 impl FromOption for Crop {
@@ -186,6 +181,10 @@ mod functions {
         let Spec::Wirebond { size, count, seed } = Spec::wirebond() else { unreachable!("wirebond() is a Wirebond") };
         let (size_given, count_given, seed_given) =
             (options.count("size")?, options.count("count")?, options.count("seed")?);
+        let for_wirebond = size_given.or(count_given).or(seed_given).is_some();
+        if for_wirebond && name.as_deref() != Some("wirebond") {
+            return Err(options.error("data::open: size, count and seed belong to name: \"wirebond\""));
+        }
         options.finish()?;
         match (folder, name.as_deref()) {
             (Some(folder), None) => open(&ctx, &folder),
@@ -247,26 +246,27 @@ mod methods {
         dataset.0.files().into_iter().map(Dynamic::from).collect()
     }
 
-    /// A reproducible part: a fraction of the images (rounded down).
-    #[rhai_fn(name = "subset", return_raw, pure)]
-    pub fn subset_fraction(
-        ctx: NativeCallContext,
-        dataset: &mut DatasetHandle,
-        fraction: FLOAT,
-    ) -> ScriptResult<DatasetHandle> {
-        let part = dataset.0.subset_fraction(fraction, Session::of(&ctx).seed());
-        part.map(DatasetHandle).map_err(|err| script_error(&ctx, err))
+    /// A reproducible part: a fraction of the images (a float, rounded down) or a number of them. It does not depend on the
+    /// run's seed, so that runs over several seeds share their images.
+    #[rhai_fn(return_raw, pure)]
+    pub fn subset(ctx: NativeCallContext, dataset: &mut DatasetHandle, part: Dynamic) -> ScriptResult<DatasetHandle> {
+        subset_with_seed(ctx, dataset, part, 0)
     }
 
-    /// A reproducible part: a number of images.
+    /// The same with another seed for the choice.
     #[rhai_fn(name = "subset", return_raw, pure)]
-    pub fn subset_count(
+    pub fn subset_with_seed(
         ctx: NativeCallContext,
         dataset: &mut DatasetHandle,
-        count: INT,
+        part: Dynamic,
+        seed: INT,
     ) -> ScriptResult<DatasetHandle> {
-        let part = dataset.0.subset_count(whole(&ctx, "count", count)?, Session::of(&ctx).seed());
-        part.map(DatasetHandle).map_err(|err| script_error(&ctx, err))
+        let seed = whole(&ctx, "seed", seed)? as u64;
+        let chosen = match part.as_int() {
+            Ok(count) => dataset.0.subset_count(whole(&ctx, "part", count)?, seed),
+            Err(_) => dataset.0.subset_fraction(convert::float(&ctx, "part", &part)?, seed),
+        };
+        chosen.map(DatasetHandle).map_err(|err| script_error(&ctx, err))
     }
 
     /// `#{ train, val }`: a fraction held out for validation, at least one image. Folders named `train` and `val` are
@@ -303,6 +303,10 @@ mod methods {
     ) -> ScriptResult<ValLoaderHandle> {
         let config = loader.loader.config();
         let batch = config.batch / config.micro_batches;
+        let (channels, expected) = (dataset.0.channels(), loader.loader.dataset().channels());
+        check_arg(&ctx, channels == expected, || {
+            format!("validation images have {channels} channels, training images {expected}")
+        })?;
         let dataset = dataset.0.with_normalization(loader.loader.normalization().clone());
         let made = ValLoader::new(dataset, batch, config.image_size, config.crop, config.workers);
         Ok(ValLoaderHandle { loader: Rc::new(made.map_err(|err| script_error(&ctx, err))?) })

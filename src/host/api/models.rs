@@ -8,13 +8,13 @@ use rhai::{Array, Dynamic, Engine, FLOAT, INT, ImmutableString, Map, NativeCallC
 use tch::{Kind, Tensor};
 
 use super::data::BatchHandle;
-use super::tensor::TensorHandle;
+use super::tensor::{TensorHandle, size};
 use crate::host::errors::{Failure, ScriptResult, script_error};
-use crate::host::options::{ImageSize, OptionMap};
+use crate::host::options::{FromOption, ImageSize, OptionMap};
 use crate::host::session::Session;
 use crate::nn::{
-    DecorOptions, DecorSchedule, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler, StopAt, Vit,
-    VitConfig,
+    DecorOptions, DecorSchedule, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler, Sample, StopAt,
+    Vit, VitConfig,
 };
 use crate::train::pictures::Picture;
 use crate::train::{TrainError, checkpoint};
@@ -25,6 +25,13 @@ impl From<NnError> for Failure {
             NnError::Torch(err) => err.into(),
             err => Self::script(err.to_string()),
         }
+    }
+}
+
+impl FromOption for Sample {
+    const EXPECTED: &'static str = "a fraction (0.1) or a number of rows (512)";
+    fn from_option(value: Dynamic) -> Option<Self> {
+        value.as_int().map(Self::Rows).or_else(|_| value.as_float().map(Self::Fraction)).ok()
     }
 }
 
@@ -115,6 +122,16 @@ fn vit_config(options: &mut OptionMap) -> ScriptResult<VitConfig> {
     })
 }
 
+/// Refuses a model with a tensor beyond `--max-tensor-bytes`, before it is made.
+fn check_size(ctx: &NativeCallContext, config: &VitConfig, decoder_width: i64) -> ScriptResult<()> {
+    config.check().map_err(|err| script_error(ctx, err))?;
+    let hidden = (config.embed_dim as f64 * config.mlp_ratio) as i64;
+    let widest = config.embed_dim.max(decoder_width);
+    size::check(ctx, &[widest, hidden.max(3 * widest)], Kind::Float)?;
+    size::check(ctx, &[config.embed_dim, config.channels, config.patch_size, config.patch_size], Kind::Float)?;
+    size::check(ctx, &[config.patches() + 1, widest], Kind::Double)
+}
+
 fn decor_options(ctx: &NativeCallContext, map: Map) -> ScriptResult<DecorOptions> {
     let mut options = OptionMap::new(ctx, "decorrelate", map);
     let usual = DecorOptions::default();
@@ -178,6 +195,7 @@ mod functions {
             norm_pix: options.or("norm_pix", false)?,
         };
         options.finish()?;
+        check_size(&ctx, &config.encoder, config.decoder_embed_dim)?;
         let session = Session::of(&ctx);
         let model = Mae::new(&config, session.seed(), Kind::Float, session.options.device);
         let model = model.map_err(|err| script_error(&ctx, err))?;
@@ -194,6 +212,7 @@ mod functions {
         let mut options = OptionMap::new(&ctx, "models::vit", options);
         let config = vit_config(&mut options)?;
         options.finish()?;
+        check_size(&ctx, &config, config.embed_dim)?;
         let session = Session::of(&ctx);
         let registry = Registry::new(session.seed(), session.options.device, Kind::Float);
         let model = Vit::new(&registry.root(), &config).map_err(|err| script_error(&ctx, err))?;
@@ -224,7 +243,11 @@ mod methods {
             let text = pattern.into_string();
             texts.push(text.map_err(|_| script_error(&ctx, format!("patterns: expected texts, got {shown}")))?);
         }
-        let chosen = model.registry().decorrelate(&texts, &options).map_err(|err| script_error(&ctx, err))?;
+        let chosen = model.registry().select(&texts, &options).map_err(|err| script_error(&ctx, err))?;
+        for layer in model.registry().layers().iter().filter(|layer| chosen.iter().any(|name| name == layer.name())) {
+            size::check(&ctx, &[layer.in_features(), layer.in_features()], Kind::Float)?;
+        }
+        model.registry().decorrelate(&texts, &options).map_err(|err| script_error(&ctx, err))?;
         Ok(chosen.into_iter().map(Dynamic::from).collect())
     }
 

@@ -14,6 +14,10 @@ pub fn register(engine: &mut Engine) {
     engine.register_static_module("nn", exported_module!(functions).into());
 }
 
+fn check_patch_size(ctx: &NativeCallContext, patch_size: INT) -> ScriptResult<()> {
+    check_arg(ctx, (1..=8192).contains(&patch_size), || format!("patch_size: expected 1 to 8192, got {patch_size}"))
+}
+
 #[export_module]
 mod functions {
     /// A linear layer named `linear`, `in_features → out_features`, Xavier-uniform, bias 0: a model that `optim` and
@@ -48,7 +52,7 @@ mod functions {
     /// Images as rows of flattened patches, pixels in (row, column, channel) order. Shapes: `[N, C, H, W]` → `[N, L, p·p·C]`.
     #[rhai_fn(return_raw)]
     pub fn patchify(ctx: NativeCallContext, images: TensorHandle, patch_size: INT) -> ScriptResult<TensorHandle> {
-        check_arg(&ctx, patch_size > 0, || format!("patch_size: expected 1 or more, got {patch_size}"))?;
+        check_patch_size(&ctx, patch_size)?;
         let rows = patch::patchify(images.tensor(), patch_size).map_err(|err| script_error(&ctx, err))?;
         Ok(rows.into())
     }
@@ -62,7 +66,7 @@ mod functions {
         rows: INT,
         columns: INT,
     ) -> ScriptResult<TensorHandle> {
-        check_arg(&ctx, patch_size > 0, || format!("patch_size: expected 1 or more, got {patch_size}"))?;
+        check_patch_size(&ctx, patch_size)?;
         let images = patch::unpatchify(patches.tensor(), patch_size, (rows, columns));
         Ok(images.map_err(|err| script_error(&ctx, err))?.into())
     }

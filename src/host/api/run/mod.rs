@@ -1,13 +1,10 @@
 //! `run`: one training run, its steps, its figures, its directory.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
 use rhai::plugin::*;
-use rhai::{
-    Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, GlobalRuntimeState, INT, ImmutableString, Map, NativeCallContext,
-    Position,
-};
+use rhai::{Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, INT, ImmutableString, Map, NativeCallContext};
 use serde_json::{Value, json};
 
 use super::data::{LoaderHandle, ValLoaderHandle};
@@ -16,15 +13,19 @@ use super::optim::OptimizerHandle;
 use super::tensor::TensorHandle;
 use crate::data::Dataset;
 use crate::host::args::to_json;
-use crate::host::errors::{Failure, ScriptResult, Stop, script_error};
+use crate::host::errors::{Failure, ScriptResult, script_error, unplaced};
 use crate::host::options::{OptionMap, number};
 use crate::host::progress::Progress;
 use crate::host::runs::{self, SharedRun};
+use crate::host::say::{print_line, say};
 use crate::host::session::Session;
 use crate::train::TrainError;
-use crate::train::error::At;
+use crate::train::checkpoint::replace_file;
 use crate::train::experiment::write_sources;
 use crate::train::run::{Run, Setup, Status, read_scalar};
+
+mod steps;
+use steps::Steps;
 
 /// A run as scripts hold it: copies are the same run.
 #[derive(Clone)]
@@ -45,128 +46,6 @@ pub fn register(engine: &mut Engine) {
     engine.register_iterator_result::<Steps, INT>();
     engine.register_static_module("run", exported_module!(functions).into());
     engine.register_global_module(exported_module!(methods).into());
-}
-
-/// The functions of a script that a run calls by itself, with the run as their argument.
-const ON_STEP: &str = "on_step";
-const ON_EPOCH: &str = "on_epoch";
-const ON_VALIDATION: &str = "on_validation";
-
-/// The steps of a run, for a `for` loop. Between two of them everything happens that is not training.
-#[derive(Clone)]
-pub struct Steps {
-    handle: RunHandle,
-    /// The caller's modules and functions, for hooks.
-    global: Rc<GlobalRuntimeState>,
-    /// Whether a step has been handed out and not ended yet.
-    in_step: Rc<Cell<bool>>,
-    ended: Rc<Cell<bool>>,
-}
-
-impl Iterator for Steps {
-    type Item = ScriptResult<INT>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended.get() {
-            return None;
-        }
-        match self.advance() {
-            Ok(Some(step)) => Some(Ok(step)),
-            Ok(None) => {
-                self.end();
-                None
-            }
-            Err(err) => {
-                self.end();
-                Some(Err(err))
-            }
-        }
-    }
-}
-
-impl Steps {
-    /// Ends the step before, if there is one, and begins the next.
-    fn advance(&mut self) -> ScriptResult<Option<INT>> {
-        let Some(session) = self.handle.session.upgrade() else { return Ok(None) };
-        session.reset_operations();
-        if self.in_step.replace(false) {
-            self.end_step()?;
-        }
-        let mut run = self.handle.run.borrow_mut();
-        if session.interrupted() {
-            let saved = run.save("last").and_then(|()| run.finish(Status::Interrupted));
-            saved.map_err(without_place)?;
-            let dir = run.dir().display().to_string();
-            drop(run);
-            self.end();
-            eprintln!("interrupted: saved; carry on with\n    dbp-host --resume {dir}");
-            // A loop with an empty body drops what its iterator returns; the next operation would meet this instead.
-            session.request_stop(Stop::Interrupted);
-            return Err(Stop::Interrupted.error());
-        }
-        if run.step() >= run.total() {
-            run.finish(Status::Done).map_err(without_place)?;
-            return Ok(None);
-        }
-        session.set_in_training(true);
-        self.in_step.set(true);
-        run.begin_step();
-        Ok(Some(run.step() as INT))
-    }
-
-    fn end_step(&self) -> ScriptResult<()> {
-        let handle = &self.handle;
-        let epoch_before = handle.run.borrow().epoch();
-        handle.add_automatic_figures().map_err(without_place)?;
-        handle.note_skipped().map_err(without_place)?;
-        let ended = handle.run.borrow_mut().end_step();
-        let line = ended.map_err(|err| handle.diverged_or(err))?;
-        let step = handle.run.borrow().step();
-        if let Some(progress) = handle.progress.borrow().as_ref() {
-            progress.step(step, line.as_ref());
-        }
-        let validated = line.is_some_and(|line| line.contains_key("val_loss"));
-        let new_epoch = handle.run.borrow().epoch() > epoch_before;
-        for (hook, due) in [(ON_STEP, true), (ON_EPOCH, new_epoch), (ON_VALIDATION, validated)] {
-            if due {
-                self.call_hook(hook)?;
-            }
-        }
-        let mut run = handle.run.borrow_mut();
-        if let Some(session) = handle.session.upgrade() {
-            run.set_draws(session.draws());
-        }
-        let saved = run.save_if_due();
-        drop(run);
-        saved.map_err(|err| handle.diverged_or(err))
-    }
-
-    /// Calls `fn NAME(run)` of the script, if it has one.
-    fn call_hook(&self, name: &str) -> ScriptResult<()> {
-        let Some(session) = self.handle.session.upgrade() else { return Ok(()) };
-        let defined = self.global.lib.iter().any(|module| module.get_script_fn(name, 1).is_some());
-        if !defined {
-            return Ok(());
-        }
-        let engine = session.engine();
-        let ctx = NativeCallContext::new_with_all_fields(&engine, name, None, &self.global, Position::NONE);
-        ctx.call_fn::<Dynamic>(name, (self.handle.clone(),)).map(|_| ())
-    }
-
-    fn end(&self) {
-        self.ended.set(true);
-        if let Some(session) = self.handle.session.upgrade() {
-            session.set_in_training(false);
-        }
-        if let Some(progress) = self.handle.progress.borrow_mut().take() {
-            progress.finish();
-        }
-    }
-}
-
-/// Errors between steps happen at the loop; Rhai fills in its place.
-fn without_place(err: impl Into<Failure>) -> Box<EvalAltResult> {
-    err.into().at(Position::NONE)
 }
 
 impl RunHandle {
@@ -197,16 +76,16 @@ impl RunHandle {
     fn diverged_or(&self, err: TrainError) -> Box<EvalAltResult> {
         let failure = Failure::from(err);
         if failure.kind != crate::host::errors::Kind::Diverged {
-            return without_place(failure);
+            return unplaced(failure);
         }
         let mut run = self.run.borrow_mut();
         let last = run.dir().join("checkpoints/last");
         // Said at once, because a script may catch this and go on to its next run.
         if let Err(err) = run.finish(Status::Diverged) {
-            return without_place(err);
+            return unplaced(err);
         }
         let hint = format!("the last good checkpoint is {}; try a smaller lr or decor_lr", last.display());
-        without_place(Failure { message: format!("training diverged: {}", failure.message), ..failure.with_hint(hint) })
+        unplaced(Failure { message: format!("training diverged: {}", failure.message), ..failure.with_hint(hint) })
     }
 }
 
@@ -297,8 +176,8 @@ mod functions {
             dataset.restore_skipped(run.skipped());
         }
         match run.resumed_at() {
-            Some(step) => eprintln!("{}: carrying on from step {step}", dir.display()),
-            None => eprintln!("{}", dir.display()),
+            Some(step) => say(&format!("{}: carrying on from step {step}", dir.display())),
+            None => say(&dir.display().to_string()),
         }
         let run = Rc::new(RefCell::new(run));
         let datasets = Rc::new(datasets);
@@ -330,6 +209,8 @@ fn typed<T: Clone + 'static>(options: &mut OptionMap, key: &'static str, what: &
 }
 
 /// `files.txt`: which set each file went into, and its name.
+///
+/// Errors: a resumed run whose files are others than they were.
 fn write_files(dir: &std::path::Path, datasets: &[Dataset]) -> Result<(), TrainError> {
     let mut text = String::new();
     for (part, dataset) in ["train", "val"].iter().zip(datasets) {
@@ -338,7 +219,17 @@ fn write_files(dir: &std::path::Path, datasets: &[Dataset]) -> Result<(), TrainE
         }
     }
     let path = dir.join("files.txt");
-    std::fs::write(&path, text).at(&path)
+    match std::fs::read_to_string(&path) {
+        Ok(before) if before == text => Ok(()),
+        Ok(before) => {
+            let (then, now) = (before.lines().count(), text.lines().count());
+            let problem = format!(
+                "the images are not those that this run began with ({then} files then, {now} now), so it cannot be resumed"
+            );
+            Err(TrainError::broken(&path, problem))
+        }
+        Err(_) => replace_file(&path, text.as_bytes()),
+    }
 }
 
 #[export_module]
@@ -366,23 +257,11 @@ mod methods {
         };
         let progress = Rc::clone(&run.progress);
         *progress.borrow_mut() = (first < total).then(|| Progress::new(&run.name, first, total));
-        Session::of(&ctx).set_printer(move |text| {
-            let write = || {
-                use std::io::Write;
-                // A reader that went away is no reason to stop training.
-                let _ = writeln!(std::io::stdout().lock(), "{text}");
-            };
-            match progress.borrow().as_ref() {
-                Some(progress) => progress.print(write),
-                None => write(),
-            }
+        Session::of(&ctx).set_printer(move |text| match progress.borrow().as_ref() {
+            Some(progress) => progress.print(|| print_line(text)),
+            None => print_line(text),
         });
-        Ok(Steps {
-            handle: run.clone(),
-            global: Rc::new(ctx.global_runtime_state().clone()),
-            in_step: Rc::default(),
-            ended: Rc::default(),
-        })
+        Ok(Steps::new(run.clone(), ctx.global_runtime_state().clone()))
     }
 
     /// Adds figures to this step's line of `metrics.jsonl`. A line is written for every `log_every`-th step and at every
@@ -395,6 +274,9 @@ mod methods {
         }
         let mut read = serde_json::Map::new();
         for (name, value) in fields {
+            if ["step", "epoch", "wall_s", "images_per_s"].contains(&name.as_str()) {
+                return Err(script_error(&ctx, format!("log: {name} is logged by the run itself; take another name")));
+            }
             let value = logged(&ctx, &name, value)?;
             read.insert(name.to_string(), value);
         }
@@ -417,9 +299,11 @@ mod methods {
     /// Calls `work(run)` with the clock stopped: it does not count as training.
     #[rhai_fn(return_raw, pure)]
     pub fn untimed(ctx: NativeCallContext, run: &mut RunHandle, work: FnPtr) -> ScriptResult<Dynamic> {
-        run.run.borrow_mut().pause();
+        let was_running = run.run.borrow_mut().pause();
         let result = work.call_within_context::<Dynamic>(&ctx, (run.clone(),));
-        run.run.borrow_mut().resume_clock();
+        if was_running {
+            run.run.borrow_mut().resume_clock();
+        }
         result
     }
 
@@ -447,7 +331,11 @@ mod methods {
         name: ImmutableString,
         value: Dynamic,
     ) -> ScriptResult<()> {
-        run.run.borrow_mut().note(&name, to_json(&value)).map_err(|err| script_error(&ctx, err))
+        let mut run = run.run.borrow_mut();
+        if run.is_reserved(&name) {
+            return Err(script_error(&ctx, format!("note: {name} is the run's own; take another name")));
+        }
+        run.note(&name, to_json(&value)).map_err(|err| script_error(&ctx, err))
     }
 
     /// Steps done.

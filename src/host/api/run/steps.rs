@@ -1,0 +1,146 @@
+//! The steps of a run, for a `for` loop. Between two of them everything happens that is not training.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use rhai::{Dynamic, GlobalRuntimeState, INT, NativeCallContext, Position};
+
+use super::RunHandle;
+use crate::host::errors::{ScriptResult, Stop, unplaced};
+use crate::host::say::say;
+use crate::train::run::Status;
+
+/// The functions of a script that a run calls by itself, with the run as their argument.
+const ON_STEP: &str = "on_step";
+const ON_EPOCH: &str = "on_epoch";
+const ON_VALIDATION: &str = "on_validation";
+
+/// What a `for` loop iterates over.
+#[derive(Clone)]
+pub struct Steps {
+    state: Rc<State>,
+    /// The caller's modules and functions, for hooks.
+    global: Rc<GlobalRuntimeState>,
+}
+
+/// Ends with the loop, however that is left: `break`, `return` and errors drop the iterator and with it this.
+struct State {
+    handle: RunHandle,
+    /// Whether a step has been handed out and not ended yet.
+    in_step: Cell<bool>,
+    ended: Cell<bool>,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl State {
+    fn end(&self) {
+        if self.ended.replace(true) {
+            return;
+        }
+        if let Ok(mut run) = self.handle.run.try_borrow_mut() {
+            run.pause();
+        }
+        if let Some(session) = self.handle.session.upgrade() {
+            session.set_in_training(false);
+        }
+        if let Some(progress) = self.handle.progress.borrow_mut().take() {
+            progress.finish();
+        }
+    }
+}
+
+impl Iterator for Steps {
+    type Item = ScriptResult<INT>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.state.ended.get() {
+            return None;
+        }
+        let next = self.advance();
+        if !matches!(next, Ok(Some(_))) {
+            self.state.end();
+        }
+        next.transpose()
+    }
+}
+
+impl Steps {
+    pub fn new(handle: RunHandle, global: GlobalRuntimeState) -> Self {
+        let state = State { handle, in_step: Cell::new(false), ended: Cell::new(false) };
+        Self { state: Rc::new(state), global: Rc::new(global) }
+    }
+
+    /// Ends the step before, if there is one, and begins the next.
+    fn advance(&self) -> ScriptResult<Option<INT>> {
+        let handle = &self.state.handle;
+        let Some(session) = handle.session.upgrade() else { return Ok(None) };
+        session.reset_operations();
+        if self.state.in_step.replace(false) {
+            self.end_step()?;
+        }
+        let mut run = handle.run.borrow_mut();
+        if session.interrupted() {
+            let saved = run.save("last").and_then(|()| run.finish(Status::Interrupted));
+            saved.map_err(unplaced)?;
+            let dir = run.dir().display().to_string();
+            drop(run);
+            self.state.end();
+            say(&format!("interrupted: saved; carry on with\n    dbp-host --resume {dir}"));
+            // A loop with an empty body drops what its iterator returns; the next operation would meet this instead.
+            session.request_stop(Stop::Interrupted);
+            return Err(Stop::Interrupted.error());
+        }
+        if run.step() >= run.total() {
+            run.finish(Status::Done).map_err(unplaced)?;
+            return Ok(None);
+        }
+        session.set_in_training(true);
+        self.state.in_step.set(true);
+        run.begin_step();
+        Ok(Some(run.step() as INT))
+    }
+
+    fn end_step(&self) -> ScriptResult<()> {
+        let handle = &self.state.handle;
+        let epoch_before = handle.run.borrow().epoch();
+        handle.add_automatic_figures().map_err(unplaced)?;
+        handle.note_skipped().map_err(unplaced)?;
+        let ended = handle.run.borrow_mut().end_step();
+        let line = ended.map_err(|err| handle.diverged_or(err))?;
+        let step = handle.run.borrow().step();
+        if let Some(progress) = handle.progress.borrow().as_ref() {
+            progress.step(step, line.as_ref());
+        }
+        let validated = line.is_some_and(|line| line.contains_key("val_loss"));
+        let new_epoch = handle.run.borrow().epoch() > epoch_before;
+        for (hook, due) in [(ON_STEP, true), (ON_EPOCH, new_epoch), (ON_VALIDATION, validated)] {
+            if due {
+                self.call_hook(hook)?;
+            }
+        }
+        let mut run = handle.run.borrow_mut();
+        if let Some(session) = handle.session.upgrade() {
+            run.set_draws(session.draws());
+        }
+        let saved = run.save_if_due();
+        drop(run);
+        saved.map_err(|err| handle.diverged_or(err))
+    }
+
+    /// Calls `fn NAME(run)` of the script, if it has one.
+    fn call_hook(&self, name: &str) -> ScriptResult<()> {
+        let Some(session) = self.state.handle.session.upgrade() else { return Ok(()) };
+        let defined = self.global.lib.iter().any(|module| module.get_script_fn(name, 1).is_some());
+        if !defined {
+            return Ok(());
+        }
+        let engine = session.engine();
+        let ctx = NativeCallContext::new_with_all_fields(&engine, name, None, &self.global, Position::NONE);
+        ctx.call_fn::<Dynamic>(name, (self.state.handle.clone(),)).map(|_| ())
+    }
+}

@@ -107,7 +107,7 @@ def looks_whole(root):
 def unpack(requirements, root):
     """Downloads and unpacks beside `root`, verifies, then renames: `root` exists only whole."""
     root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix="unpacking-") as aside:
+    with aside_folder(root) as aside:
         wheels, tree = Path(aside) / "wheels", Path(aside) / "tree"
         download(requirements, wheels, "550 MB")
         for wheel in sorted(wheels.glob("*.whl")):
@@ -121,12 +121,17 @@ def unpack(requirements, root):
         tree.rename(root)
 
 
-def ensure_cached(requirements, root):
+def aside_folder(root):
+    """A folder beside `root` to work in; a killed set-up's is known by its name."""
+    return tempfile.TemporaryDirectory(dir=root.parent, prefix=f"unpacking-{root.name}-")
+
+
+def ensure_cached(requirements, root, cuda):
     """Makes `root` whole, holding a lock so that two checkouts do not unpack at once. Returns `root`."""
     root.parent.mkdir(parents=True, exist_ok=True)
     with open(root.parent / f"{root.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in root.parent.glob("unpacking-*"):  # A killed set-up's remains; the lock says nobody works on them.
+        for left in root.parent.glob(f"unpacking-{root.name}-*"):  # A killed set-up's remains; the lock says nobody works on them.
             shutil.rmtree(left, ignore_errors=True)
         if root.exists() and not looks_whole(root):
             print(f"checking {root} …", file=sys.stderr, flush=True)
@@ -135,6 +140,8 @@ def ensure_cached(requirements, root):
                 shutil.rmtree(root)
         if not root.exists():
             unpack(requirements, root)
+        if cuda:
+            add_cuda(root)
     return root
 
 
@@ -154,7 +161,7 @@ def add_cuda(root):
     """Unpacks the CUDA libraries into the same tree, where libtorch_cuda.so's own run path looks for them."""
     if (root / "cuda.done").exists():
         return
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix="unpacking-") as aside:
+    with aside_folder(root) as aside:
         wheels = Path(aside) / "wheels"
         # cuda-toolkit is a meta-package: with its dependencies, but without torch's Python ones.
         download(cuda_wheels(root), wheels, "about 2 GB", with_dependencies=True)
@@ -167,8 +174,11 @@ def add_cuda(root):
 
 def own_libtorch(path):
     path = Path(path).resolve()
-    version = path / "build-version"
-    found = version.read_text().strip() if version.is_file() else None
+    found = None
+    for name, start in [("build-version", ""), ("version.py", "__version__ = '")]:  # libtorch's archive, a wheel
+        if (path / name).is_file():
+            lines = (path / name).read_text().splitlines()
+            found = found or next((line.removeprefix(start).strip("'") for line in lines if line.startswith(start)), None)
     if not (path / "lib").is_dir() or not (path / "include").is_dir():
         fail(f"LIBTORCH={path}: expected a folder with lib/ and include/ in it")
     if found and not found.startswith(TORCH):
@@ -193,9 +203,7 @@ def main():
         LINK.mkdir(exist_ok=True)
         link(own_libtorch(given), LINK / "torch")
     else:
-        root = ensure_cached(CPU_WHEELS, cache_dir())
-        if os.environ.get("CUDA") == "1":
-            add_cuda(root)
+        root = ensure_cached(CPU_WHEELS, cache_dir(), os.environ.get("CUDA") == "1")
         link(root, LINK)
     print(f"libtorch {TORCH}: {(LINK / 'torch').resolve()}", file=sys.stderr)
 

@@ -1,7 +1,8 @@
 //! Vision pre-training experiments as short Rhai scripts on libtorch: decorrelated back-propagation (DBP) inside masked
 //! autoencoders, after "Decorrelation Speeds Up Vision Transformers" (arXiv:2510.14657).
 //!
-//! Modules import one way: `host → train → {nn, data} → libtorch`; [`random`] stands below all of them.
+//! Modules import one way: `host → train → {nn, data} → libtorch`; [`random`] and [`schedule`] stand below
+//! all of them.
 //! `ARCHITECTURE.md` says why, and `tests/architecture.rs` holds it.
 
 pub mod data;
@@ -9,4 +10,5 @@ pub mod host;
 pub mod libtorch;
 pub mod nn;
 pub mod random;
+pub mod schedule;
 pub mod train;

@@ -14,12 +14,13 @@ use std::path::Path;
 const IMPORTS: &[(&str, &[&str])] = &[
     ("libtorch", &[]),
     ("random", &[]),
-    ("nn", &["libtorch", "random"]),
+    ("schedule", &[]),
+    ("nn", &["libtorch", "random", "schedule"]),
     ("data", &["libtorch", "random"]),
     ("energy", &[]),
-    ("train", &["nn", "data", "energy", "libtorch", "random"]),
+    ("train", &["nn", "data", "energy", "libtorch", "random", "schedule"]),
     ("report", &[]),
-    ("host", &["train", "report", "nn", "data", "energy", "libtorch", "random"]),
+    ("host", &["train", "report", "nn", "data", "energy", "libtorch", "random", "schedule"]),
     ("main", &["host"]),
 ];
 
@@ -420,7 +421,7 @@ const CASES: &[Case] = &[
     (
         "src/nn/a.rs",
         "//! No.\nuse crate::train::Run;",
-        &[(2, "`nn` imports `train`, but may import only libtorch, random")],
+        &[(2, "`nn` imports `train`, but may import only libtorch, random, schedule")],
     ),
     ("src/nn/a.rs", "use super::super::data::Image;", &[(1, "`nn` imports `data`")]),
     ("src/nn/mod.rs", "use super::data::Image;", &[(1, "`nn` imports `data`")]),

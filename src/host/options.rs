@@ -56,6 +56,11 @@ impl<'a> OptionMap<'a> {
         }
     }
 
+    /// The call these options were given to.
+    pub fn context(&self) -> &'a NativeCallContext<'a> {
+        self.ctx
+    }
+
     /// An error at the call these options were given to.
     pub fn error(&self, err: impl Into<Failure>) -> Box<rhai::EvalAltResult> {
         script_error(self.ctx, err)

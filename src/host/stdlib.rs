@@ -1,8 +1,11 @@
 //! The Rhai modules shipped inside the binary: `import "std/NAME"`.
 
 /// Name and text of each. A new file in `stdlib/` is one line here.
-pub const MODULES: &[(&str, &str)] =
-    &[("check", include_str!("../../stdlib/check.rhai")), ("mae", include_str!("../../stdlib/mae.rhai"))];
+pub const MODULES: &[(&str, &str)] = &[
+    ("check", include_str!("../../stdlib/check.rhai")),
+    ("dbp", include_str!("../../stdlib/dbp.rhai")),
+    ("mae", include_str!("../../stdlib/mae.rhai")),
+];
 
 /// The text of `std/{name}`.
 pub fn text(name: &str) -> Option<&'static str> {

@@ -22,13 +22,13 @@ pub struct Block {
 impl Block {
     pub fn new(scope: &Scope, width: i64, num_heads: i64, mlp_ratio: f64) -> NnResult<Self> {
         let hidden = (width as f64 * mlp_ratio) as i64;
-        Ok(Self {
-            norm1: LayerNorm::new(&scope.sub("norm1"), width)?,
-            attn: Attention::new(&scope.sub("attn"), width, num_heads)?,
-            norm2: LayerNorm::new(&scope.sub("norm2"), width)?,
-            fc1: Linear::new(&scope.sub("mlp").sub("fc1"), width, hidden)?,
-            fc2: Linear::new(&scope.sub("mlp").sub("fc2"), hidden, width)?,
-        })
+        let norm1 = LayerNorm::new(&scope.sub("norm1"), width)?;
+        let attn = Attention::new(&scope.sub("attn"), width, num_heads, &norm1)?;
+        let norm2 = LayerNorm::new(&scope.sub("norm2"), width)?;
+        let fc1 = Linear::new(&scope.sub("mlp").sub("fc1"), width, hidden)?;
+        fc1.behind(&norm2);
+        let fc2 = Linear::new(&scope.sub("mlp").sub("fc2"), hidden, width)?;
+        Ok(Self { norm1, attn, norm2, fc1, fc2 })
     }
 
     /// Shapes: `[N, L, D]` → `[N, L, D]`.

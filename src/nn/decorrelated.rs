@@ -4,44 +4,65 @@
 //! `V = diag(mean(z²) − 1)`. Sources: Ahmad et al. 2022; Dalm et al. 2024, arXiv:2405.02385; in a ViT encoder
 //! arXiv:2510.14657, eq. 4 and 5.
 //! Departures: eq. 5 is printed with raw x; with it C never changes, is traceless, and R grows exponentially, so C is taken
-//! from z, as the authors' published code does. κ scales the rows of R. Rows are drawn without replacement.
+//! from z, as the authors' published code does. κ scales the rows of R. Rows are drawn without replacement. Rows of R are
+//! bounded, and behind a LayerNorm R stands still in the one direction that its outputs do not have.
 //!
 //! The matrix is applied through `A = W R`, a leaf of its own during a step: autograd yields dA, and dW = dA Rᵀ is folded
-//! once per optimizer step, however many micro-batches it had. Where few rows meet a wide layer the two-step product
+//! once per optimizer step, however many micro-batches it had. Where few rows meet many outputs the two-step product
 //! `(x Rᵀ) Wᵀ` needs fewer multiply-adds and is taken instead.
 
 use tch::{Device, Kind, Tensor};
 
-use super::metrics::{LastFigures, LayerMetrics, decor_loss, second_moment};
+use super::factor::{Factor, Rule};
+use super::guard::{self, Guard, Look};
+use super::metrics::{LastFigures, LayerMetrics, decor_loss};
 use super::options::{DecorOptions, DecorSchedule, StopAt};
-use super::rows::Place;
+use super::rows::{Kept, Place};
 use super::{NnError, NnResult};
 
 pub struct Decorrelation {
-    r: Tensor, // [d, d]
+    factor: Factor,
+    groups: i64,
     options: DecorOptions,
     frozen: bool,
+    guard: Guard,
     /// `A = W R` while W and R stand still, and the gradient that collects in it.
     effective: Option<Tensor>,
-    /// Sampled rows of this step's forward passes, one entry per micro-batch: `[n, d]` each.
-    observed: Vec<Tensor>,
-    /// The z of the last update, for metrics: `[n, d]` each.
-    last_z: Vec<Tensor>,
-    /// What a checkpoint kept of the last update; a new update replaces it.
-    kept: Option<LastFigures>,
+    /// Sampled raw rows of the last step that had any: kept after the update, for figures.
+    kept: Kept,
+    /// Whether they have been used for an update.
+    spent: bool,
+    /// What a checkpoint held of the last sample; a new sample replaces it.
+    figures: Option<LastFigures>,
 }
 
 impl Decorrelation {
-    /// R = I for a layer of `width` inputs.
-    pub fn new(width: i64, options: DecorOptions, kind: Kind, device: Device) -> NnResult<Self> {
+    /// R = I for a layer of `(inputs, outputs, groups)`, inputs of one group.
+    ///
+    /// Errors: [`NnError::Config`] for options outside their range, or that this layer cannot have.
+    pub fn new(
+        name: &str,
+        sizes: (i64, i64, i64),
+        options: DecorOptions,
+        kind: Kind,
+        device: Device,
+    ) -> NnResult<Self> {
         options.check()?;
-        let r = Tensor::f_eye(width, (kind, device))?;
-        Ok(Self { r, options, frozen: false, effective: None, observed: Vec::new(), last_z: Vec::new(), kept: None })
+        Ok(Self {
+            factor: Factor::identity(name, sizes, &options, kind, device)?,
+            groups: sizes.2,
+            options,
+            frozen: false,
+            guard: Guard::default(),
+            effective: None,
+            kept: Kept::default(),
+            spent: false,
+            figures: None,
+        })
     }
 
-    /// R. Shapes: `[d, d]`.
-    pub fn matrix(&self) -> &Tensor {
-        &self.r
+    pub fn factor(&self) -> &Factor {
+        &self.factor
     }
 
     pub fn options(&self) -> &DecorOptions {
@@ -52,25 +73,27 @@ impl Decorrelation {
         self.frozen
     }
 
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Takes over what a checkpoint kept beside R.
+    pub fn restore(&mut self, frozen: bool, guard: Guard, figures: Option<LastFigures>) {
+        self.set_frozen(frozen);
+        (self.guard, self.figures) = (guard, figures);
+    }
+
     /// Stops (or resumes) the update; R stays applied.
     pub fn set_frozen(&mut self, frozen: bool) {
         self.frozen = frozen;
-        self.observed.clear();
         // Figures of an update long past would pass for today's.
-        self.last_z.clear();
-        self.kept = None;
+        self.kept.clear();
+        self.figures = None;
     }
 
-    /// Takes over a matrix from a checkpoint.
-    ///
-    /// Errors: [`NnError::Shape`] if it is not `[d, d]`.
-    pub fn load(&mut self, name: &str, r: &Tensor) -> NnResult<()> {
-        if r.size() != self.r.size() {
-            return Err(NnError::Shape { name: name.to_owned(), expected: self.r.size(), found: r.size() });
-        }
-        tch::no_grad(|| self.r.f_copy_(r))?;
-        self.invalidate();
-        Ok(())
+    /// How many of a pass's rows the update sees.
+    pub fn sampled(&self, rows: i64, micro_batches: u64) -> i64 {
+        self.options.rows(rows, micro_batches, self.factor.width())
     }
 
     /// Whether the update of the step at `place` will want rows. Freezes R once `stop_at` is reached.
@@ -88,15 +111,9 @@ impl Decorrelation {
 
     /// Keeps the sampled rows of one forward pass; a step's first micro-batch drops what was kept before. Shapes: `[n, d]`.
     pub fn observe(&mut self, place: &Place, rows: Tensor) {
-        if place.micro == 0 {
-            self.observed.clear();
-        }
-        self.observed.push(rows);
-    }
-
-    /// Whether `x (W R)ᵀ` costs fewer multiply-adds than `(x Rᵀ) Wᵀ`: `rows` of input, `sampled` of them, `outputs` of W.
-    pub fn fused_is_cheaper(rows: i64, sampled: i64, outputs: i64) -> bool {
-        outputs + sampled / 2 < rows
+        self.kept.add(place, rows);
+        self.spent = false;
+        self.figures = None;
     }
 
     /// `A = W R` for `weight [o, d]`, computed once while neither changes. Collects the gradient if gradients are on.
@@ -104,7 +121,7 @@ impl Decorrelation {
         if let Some(a) = &self.effective {
             return Ok(a.shallow_clone());
         }
-        let a = tch::no_grad(|| weight.f_matmul(&self.r))?.f_set_requires_grad(true)?;
+        let a = tch::no_grad(|| self.factor.compose(weight, self.groups))?.f_set_requires_grad(true)?;
         self.effective = Some(a.shallow_clone());
         Ok(a)
     }
@@ -116,7 +133,7 @@ impl Decorrelation {
         if !gradient.defined() {
             return Ok(None);
         }
-        Ok(Some(tch::no_grad(|| gradient.f_matmul(&self.r.f_tr()?))?))
+        tch::no_grad(|| self.factor.fold(&gradient, self.groups)).map(Some)
     }
 
     /// Forgets `A`: W or R has changed, or its gradient was used.
@@ -126,15 +143,44 @@ impl Decorrelation {
 
     /// η at this point of the schedule; `lr_fraction` is the weight learning rate over its peak.
     pub fn rate(&self, lr_fraction: f64) -> f64 {
-        match self.options.schedule {
+        let scheduled = match &self.options.schedule {
             DecorSchedule::Constant => self.options.lr,
             DecorSchedule::Follow => self.options.lr * lr_fraction,
+            DecorSchedule::Own(schedule) => schedule.at(self.kept.step()),
+        };
+        scheduled * self.guard.scale
+    }
+
+    /// What the guard wants to know, left on the device; `None` unless it is time for a look. Shapes: `[3]`.
+    pub fn look(&self) -> NnResult<Option<Tensor>> {
+        let due = (self.kept.step() / self.options.every).is_multiple_of(guard::EVERY);
+        match self.kept.rows()? {
+            Some(rows) if due && !self.spent => tch::no_grad(|| Look::take(&self.factor, &rows)).map(Some),
+            _ => Ok(None),
         }
     }
 
-    /// One update of R from the rows of this step, C averaged over its micro-batches (eq. 4).
-    pub fn update(&mut self, lr_fraction: f64) -> NnResult<()> {
-        if self.observed.is_empty() {
+    /// Hears what the look found; a notice is for the person who watches the run.
+    pub fn hear(&mut self, name: &str, look: &Look) -> Option<String> {
+        let rate = match &self.options.schedule {
+            DecorSchedule::Constant | DecorSchedule::Follow => self.options.lr, // The peak, which a warm-up only comes to.
+            DecorSchedule::Own(schedule) => schedule.at(self.kept.step()),
+        };
+        let step = self.kept.step();
+        let verdict = self.guard.judge(look, name, rate, self.options.patience, step);
+        if verdict.freeze {
+            self.set_frozen(true);
+            let patience = self.options.patience;
+            return Some(format!("{name}: R is frozen at step {step}, its loss has not fallen for {patience} steps"));
+        }
+        verdict.notice
+    }
+
+    /// One update of R from the rows of this step, C averaged over all of them (eq. 4). `unseen` is the direction that
+    /// the inputs do not have. Shapes: `[d]`.
+    pub fn update(&mut self, lr_fraction: f64, unseen: Option<&Tensor>) -> NnResult<()> {
+        let Some(rows) = self.kept.rows()? else { return Ok(()) };
+        if self.spent {
             return Ok(());
         }
         if let Some(a) = &self.effective
@@ -143,81 +189,50 @@ impl Decorrelation {
             let message = "update_decorrelation: call it after the optimizer's step, which still needs R as it was";
             return Err(NnError::Config(message.to_owned()));
         }
-        let rate = self.rate(lr_fraction);
-        let observed = std::mem::take(&mut self.observed);
-        tch::no_grad(|| self.apply(&observed, rate))?;
+        let DecorOptions { kappa, max_norm, .. } = self.options;
+        let rule = Rule { rate: self.rate(lr_fraction), kappa, max_norm, unseen };
+        tch::no_grad(|| self.factor.update(&rows, rule))?;
+        self.spent = true;
+        self.figures = None;
         self.invalidate();
         Ok(())
     }
 
-    fn apply(&mut self, observed: &[Tensor], rate: f64) -> NnResult<()> {
-        let (kappa, share) = (self.options.kappa, 1.0 / observed.len() as f64);
-        let rt = self.r.f_tr()?;
-        let z = observed.iter().map(|x| x.f_matmul(&rt)).collect::<Result<Vec<_>, _>>()?; // [n, d]
-        let rows: i64 = z.iter().map(|z| z.size()[0]).sum();
-        if rows < self.r.size()[0] {
-            // C R as Zᵀ(Z R)/n − diag · R: cheaper than C itself while there are fewer rows than columns.
-            let mut variance = Tensor::new();
-            let mut products = Vec::with_capacity(z.len()); // Z R before R moves
-            for z in &z {
-                let v = mean_square(z)?.f_mul_scalar(share)?;
-                variance = if variance.defined() { variance.f_add(&v)? } else { v };
-                products.push(z.f_matmul(&self.r)?);
-            }
-            // R ← R + η [(1−κ) diag(v) − κ diag(v − 1)] R − η (1−κ) Zᵀ(Z R)/n
-            let scale =
-                variance.f_mul_scalar(rate * (1.0 - 2.0 * kappa))?.f_add_scalar(1.0 + rate * kappa)?.f_unsqueeze(1)?;
-            let _ = self.r.f_mul_(&scale)?;
-            for (z, product) in z.iter().zip(&products) {
-                let alpha = -rate * (1.0 - kappa) * share / z.size()[0] as f64;
-                let _ = self.r.f_addmm_(&z.f_tr()?, &product.f_mul_scalar(alpha)?)?;
-            }
-        } else {
-            let second = second_moment(&z)?;
-            let variance = second.f_diagonal(0, 0, 1)?;
-            // (1−κ)(E − diag v) + κ (diag v − I), as (1−κ) E + diag((2κ−1) v − κ).
-            let diagonal = variance.f_mul_scalar(2.0 * kappa - 1.0)?.f_sub_scalar(kappa)?;
-            let step = second.f_mul_scalar(1.0 - kappa)?.f_add(&diagonal.f_diag(0)?)?;
-            let change = step.f_matmul(&self.r)?.f_mul_scalar(rate)?;
-            let _ = self.r.f_sub_(&change)?;
-        }
-        self.last_z = z;
-        Ok(())
-    }
-
-    /// The decorrelation loss of the last update's z, left on the device; `None` before the first update.
+    /// The decorrelation loss of the last sample under today's R, left on the device; `None` before the first.
     pub fn loss(&self) -> NnResult<Option<Tensor>> {
-        match (&self.kept, self.last_z.is_empty()) {
-            (_, false) => decor_loss(&self.last_z).map(Some),
-            (Some(kept), true) => {
-                Ok(Some(Tensor::from(kept.quick_loss).f_to_kind(self.r.kind())?.f_to_device(self.r.device())?))
-            }
-            (None, true) => Ok(None),
+        if let Some(figures) = &self.figures {
+            let like = self.factor.tensors()[0].1;
+            return Ok(Some(Tensor::from(figures.quick_loss).f_to_kind(like.kind())?.f_to_device(like.device())?));
         }
+        let Some(rows) = self.kept.rows()? else { return Ok(None) };
+        tch::no_grad(|| decor_loss(&self.factor.rows_by_block(&rows)?)).map(Some)
     }
 
-    /// Figures of the last update's z, before that update; `None` before the first.
-    pub fn metrics(&self) -> NnResult<Option<LayerMetrics>> {
-        if self.last_z.is_empty() {
-            return Ok(self.kept.map(|kept| kept.metrics));
+    /// Figures of the last sample under today's R; `None` before the first.
+    pub fn metrics(&self, condition: bool) -> NnResult<Option<LayerMetrics>> {
+        if let Some(figures) = &self.figures {
+            return Ok(Some(figures.metrics));
         }
-        LayerMetrics::of(&self.last_z).map(Some)
+        let Some(rows) = self.kept.rows()? else { return Ok(None) };
+        self.metrics_of(&rows, condition).map(Some)
     }
 
-    /// What a checkpoint needs of the last update; `None` before the first.
-    pub fn last_figures(&self) -> NnResult<Option<LastFigures>> {
-        let (Some(loss), Some(metrics)) = (self.loss()?, self.metrics()?) else { return Ok(None) };
-        Ok(Some(LastFigures { quick_loss: loss.f_double_value(&[])?, metrics }))
+    /// Figures of given raw rows under today's R. Shapes: `[n, d]`.
+    pub fn metrics_of(&self, rows: &Tensor, condition: bool) -> NnResult<LayerMetrics> {
+        tch::no_grad(|| {
+            let metrics = LayerMetrics::of(&self.factor.rows_by_block(rows)?, condition)?;
+            Ok(LayerMetrics { r_norm: Some(self.factor.spectral_norm()?.f_double_value(&[])?), ..metrics })
+        })
     }
 
-    /// Puts back what [`Self::last_figures`] said.
-    pub fn set_last_figures(&mut self, figures: LastFigures) {
-        self.kept = Some(figures);
-        self.last_z.clear();
+    /// What a checkpoint needs of the last sample, computed once; `None` before the first.
+    pub fn last_figures(&mut self, condition: bool) -> NnResult<Option<LastFigures>> {
+        if self.figures.is_none()
+            && self.spent
+            && let (Some(loss), Some(metrics)) = (self.loss()?, self.metrics(condition)?)
+        {
+            self.figures = Some(LastFigures { quick_loss: loss.f_double_value(&[])?, metrics });
+        }
+        Ok(self.figures)
     }
-}
-
-/// Mean over rows of the squares. Shapes: `[n, d]` → `[d]`.
-fn mean_square(z: &Tensor) -> NnResult<Tensor> {
-    Ok(z.f_square()?.f_mean_dim(0i64, false, z.kind())?)
 }

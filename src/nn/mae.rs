@@ -64,9 +64,12 @@ impl Mae {
         }
         let registry = Registry::new(seed, device, kind);
         let root = registry.root();
-        Ok(Self {
-            encoder: Vit::new(&root.sub("encoder"), &config.encoder)?,
-            decoder_embed: Linear::new(&root.sub("decoder_embed"), config.encoder.embed_dim, d)?,
+        let encoder = Vit::new(&root.sub("encoder"), &config.encoder)?;
+        let decoder_embed = Linear::new(&root.sub("decoder_embed"), config.encoder.embed_dim, d)?;
+        decoder_embed.behind(encoder.norm());
+        let model = Self {
+            encoder,
+            decoder_embed,
             mask_token: root.token("mask_token", d)?,
             decoder_pos_embed: root.fixed("decoder_pos_embed", &pos_embed::sin_cos(d, config.encoder.grid())?)?,
             decoder_blocks: (0..config.decoder_depth)
@@ -79,7 +82,9 @@ impl Mae {
             decoder_pred: Linear::new(&root.sub("decoder_pred"), d, p * p * config.encoder.channels)?,
             config: config.clone(),
             registry,
-        })
+        };
+        model.decoder_pred.behind(&model.decoder_norm);
+        Ok(model)
     }
 
     pub fn config(&self) -> &MaeConfig {
@@ -160,6 +165,15 @@ impl Mae {
             let guess = if self.config.norm_pix { mean.f_zeros_like()? } else { mean };
             Ok(target.f_sub(&guess)?.f_square()?.f_mean(target.kind())?)
         })
+    }
+
+    /// A forward pass over one empty image, so that layers know how many rows an image has.
+    pub fn measure(&self) -> NnResult<()> {
+        let VitConfig { channels, image_size: (h, w), .. } = self.config.encoder;
+        let image = Tensor::f_zeros([1, channels, h, w], (self.registry.kind(), self.registry.device()))?;
+        let noise =
+            Tensor::f_zeros([1, self.config.encoder.patches()], (self.registry.kind(), self.registry.device()))?;
+        tch::no_grad(|| self.loss_with(&image, &noise, Pass::MEASURE)).map(|_| ())
     }
 
     fn noise(&self, place: &Place, images: &Tensor) -> NnResult<Tensor> {

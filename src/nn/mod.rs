@@ -2,28 +2,43 @@
 //! travel. Nothing here opens a file, reads a clock or knows a script.
 
 mod attention;
+pub mod auto;
 mod block;
+mod blocks;
+pub mod conv;
+pub mod cost;
 pub mod decorrelated;
 pub mod error;
+pub mod factor;
+pub mod guard;
+pub mod layer;
 pub mod linear;
+mod low_rank;
 pub mod mae;
 pub mod masking;
 pub mod metrics;
-mod norm;
+pub mod norm;
 pub mod options;
 pub mod patch;
 pub mod pattern;
 pub mod pos_embed;
 pub mod registry;
 pub mod rows;
+pub mod state;
 pub mod vit;
 
+pub use auto::{AutoConfig, Candidate};
+pub use conv::{Conv2d, Conv2dConfig};
+pub use cost::{LayerCost, Plan};
 pub use decorrelated::Decorrelation;
 pub use error::{NnError, NnResult};
+pub use layer::Layer;
 pub use linear::Linear;
 pub use mae::{Mae, MaeConfig, Reconstruction};
 pub use metrics::{LastFigures, LayerMetrics};
-pub use options::{DecorOptions, DecorSchedule, Sample, StopAt};
+pub use norm::LayerNorm;
+pub use options::{BlockWidth, DecorOptions, DecorSchedule, MaxRows, Sample, StopAt};
 pub use registry::{Parameter, Registry, Scope};
 pub use rows::{Pass, Path, Place, RowSampler};
+pub use state::DecorState;
 pub use vit::{Vit, VitConfig};

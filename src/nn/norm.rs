@@ -17,6 +17,11 @@ impl LayerNorm {
         Ok(Self { weight: scope.constant("weight", width, 1.0)?, bias: scope.constant("bias", width, 0.0)? })
     }
 
+    /// γ. Shapes: `[D]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
     /// Shapes: `[…, D]` → `[…, D]`.
     pub fn forward(&self, x: &Tensor) -> NnResult<Tensor> {
         Ok(x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), EPS, false)?)

@@ -8,10 +8,14 @@ use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
 
-use super::linear::Linear;
-use super::metrics::{LastFigures, LayerMetrics};
+use super::auto::{self, AutoConfig, Candidate, Progress};
+use super::cost::Plan;
+use super::guard::Look;
+use super::layer::Layer;
+use super::metrics::LayerMetrics;
 use super::options::DecorOptions;
 use super::pattern::select;
+use super::state::DecorState;
 use super::{NnError, NnResult};
 use crate::random::{Key, Rng, Stream, hash_name};
 
@@ -22,7 +26,7 @@ pub struct Parameter {
     /// Whether weight decay applies: not to biases, norms and tokens.
     pub decay: bool,
     /// The layer whose weight this is, if it can be decorrelated: its gradient may come through `A = W R`.
-    layer: Option<Rc<Linear>>,
+    layer: Option<Rc<Layer>>,
 }
 
 impl Parameter {
@@ -48,7 +52,10 @@ pub struct Registry {
     parameters: RefCell<Vec<Parameter>>,
     /// Saved but never trained: position embeddings.
     fixed: RefCell<Vec<(String, Tensor)>>,
-    layers: RefCell<Vec<Rc<Linear>>>,
+    layers: RefCell<Vec<Rc<Layer>>>,
+    /// Multiply-adds of the last training pass's products that no layer has: attention's own.
+    products: RefCell<Vec<Rc<Cell<i64>>>>,
+    auto: RefCell<Option<(AutoConfig, Progress)>>,
     /// The weight learning rate over its peak, for schedules that follow it.
     lr_fraction: Cell<f64>,
 }
@@ -62,6 +69,8 @@ impl Registry {
             parameters: RefCell::default(),
             fixed: RefCell::default(),
             layers: RefCell::default(),
+            products: RefCell::default(),
+            auto: RefCell::default(),
             lr_fraction: Cell::new(1.0),
         })
     }
@@ -107,44 +116,165 @@ impl Registry {
     }
 
     /// Every layer that can be decorrelated.
-    pub fn layers(&self) -> Vec<Rc<Linear>> {
+    pub fn layers(&self) -> Vec<Rc<Layer>> {
         self.layers.borrow().clone()
     }
 
     /// The layers that are decorrelated.
-    pub fn decorrelated(&self) -> Vec<Rc<Linear>> {
+    pub fn decorrelated(&self) -> Vec<Rc<Layer>> {
         self.layers.borrow().iter().filter(|layer| layer.is_decorrelated()).cloned().collect()
     }
 
-    /// The names of the layers that `patterns` choose.
+    /// Whether any layer is decorrelated, or will be once `"auto"` has chosen.
+    pub fn is_decorrelated(&self) -> bool {
+        let pending = self.auto.borrow().as_ref().is_some_and(|(_, progress)| progress.choice.is_none());
+        pending || self.layers.borrow().iter().any(|layer| layer.is_decorrelated())
+    }
+
+    /// The layers that `patterns` choose.
     ///
-    /// Errors: options outside their range, or a pattern that matches nothing.
-    pub fn select(&self, patterns: &[String], options: &DecorOptions) -> NnResult<Vec<String>> {
-        options.check()?; // Also for [], so that a typo does not wait for the run that uses it.
+    /// Errors: a pattern that matches nothing.
+    pub fn select(&self, patterns: &[String]) -> NnResult<Vec<Rc<Layer>>> {
         let layers = self.layers.borrow();
         let names: Vec<&str> = layers.iter().map(|layer| layer.name()).collect();
-        Ok(select(&names, patterns)?.into_iter().map(str::to_owned).collect())
+        let chosen = select(&names, patterns)?;
+        Ok(layers.iter().filter(|layer| chosen.contains(&layer.name())).cloned().collect())
     }
 
     /// Gives every layer that `patterns` choose an R = I, and takes it from every other one. Returns the chosen names.
     ///
-    /// Errors: options outside their range, or a pattern that matches nothing.
+    /// Errors: options outside their range, or that a chosen layer cannot have; a pattern that matches nothing. Then nothing
+    /// has changed.
     pub fn decorrelate(&self, patterns: &[String], options: &DecorOptions) -> NnResult<Vec<String>> {
-        let chosen = self.select(patterns, options)?;
-        for layer in self.layers.borrow().iter() {
-            if chosen.iter().any(|name| name == layer.name()) {
-                layer.decorrelate(options.clone(), self.kind, self.device)?;
-            } else {
-                layer.drop_decorrelation();
-            }
-        }
-        Ok(chosen)
+        options.check()?; // Also for [], so that a typo does not wait for the run that uses it.
+        let chosen = self.select(patterns)?;
+        self.put(&chosen, options)?;
+        self.auto.borrow_mut().take();
+        Ok(chosen.iter().map(|layer| layer.name().to_owned()).collect())
     }
 
-    /// One update of every R from this step's sampled rows.
-    pub fn update_decorrelation(&self) -> NnResult<()> {
+    /// Lets the first steps decide which layers are decorrelated: see [`auto`].
+    ///
+    /// Errors: options outside their range, or that a layer cannot have.
+    pub fn decorrelate_auto(&self, config: AutoConfig) -> NnResult<()> {
+        config.check()?;
+        for layer in self.layers.borrow().iter() {
+            layer.prepare(&config.options, self.kind, self.device)?;
+        }
+        for layer in self.layers.borrow().iter() {
+            layer.set_decorrelation(None);
+            layer.set_probe(Some((config.options.clone(), false)));
+        }
+        *self.auto.borrow_mut() = Some((config, Progress::default()));
+        Ok(())
+    }
+
+    fn put(&self, chosen: &[Rc<Layer>], options: &DecorOptions) -> NnResult<()> {
+        let prepared: Vec<_> =
+            chosen.iter().map(|layer| layer.prepare(options, self.kind, self.device)).collect::<NnResult<_>>()?;
+        for layer in self.layers.borrow().iter() {
+            layer.set_decorrelation(None);
+        }
+        for (layer, decorrelation) in chosen.iter().zip(prepared) {
+            layer.set_decorrelation(Some(decorrelation));
+        }
+        Ok(())
+    }
+
+    /// Measures the inputs of the layers that `patterns` choose, decorrelated or not, with the formula of decorrelated ones;
+    /// `condition` asks for condition numbers too. `[]` measures none.
+    ///
+    /// Errors: options outside their range; a pattern that matches nothing.
+    pub fn probe(&self, patterns: &[String], options: &DecorOptions, condition: bool) -> NnResult<Vec<String>> {
+        options.check()?;
+        let chosen = self.select(patterns)?;
+        for layer in self.layers.borrow().iter() {
+            let wanted = chosen.iter().any(|other| other.name() == layer.name());
+            layer.set_probe(wanted.then(|| (options.clone(), condition)));
+        }
+        Ok(chosen.iter().map(|layer| layer.name().to_owned()).collect())
+    }
+
+    /// One update of every R from this step's sampled rows. Returns what the person who watches should hear: an η that was
+    /// halved, an R that was frozen, what `"auto"` chose.
+    pub fn update_decorrelation(&self) -> NnResult<Vec<String>> {
+        let mut notices = self.look()?;
         let fraction = self.lr_fraction.get();
-        self.layers.borrow().iter().try_for_each(|layer| layer.update_decorrelation(fraction))
+        self.layers.borrow().iter().try_for_each(|layer| layer.update_decorrelation(fraction))?;
+        notices.extend(self.measure_for_auto()?);
+        Ok(notices)
+    }
+
+    /// The guards' look at every R, if it is time: one copy from the device for all layers.
+    fn look(&self) -> NnResult<Vec<String>> {
+        let layers = self.layers.borrow();
+        let mut due = Vec::new();
+        for layer in layers.iter() {
+            due.extend(layer.look()?.map(|figures| (layer, figures)));
+        }
+        let (layers, figures): (Vec<_>, Vec<_>) = due.into_iter().unzip();
+        let read = read_all(&figures)?;
+        let hear = |(layer, figures): (&&Rc<Layer>, &[f64])| {
+            let [loss, longest_row, largest_eigenvalue] = *figures else { unreachable!("a look has three figures") };
+            layer.hear(&Look { loss, longest_row, largest_eigenvalue })
+        };
+        Ok(layers.iter().zip(read.chunks(3)).filter_map(hear).collect())
+    }
+
+    /// Adds this step to what `"auto"` knows, and chooses once that is enough.
+    fn measure_for_auto(&self) -> NnResult<Option<String>> {
+        let mut auto = self.auto.borrow_mut();
+        let Some((config, progress)) = auto.as_mut().filter(|(_, progress)| progress.choice.is_none()) else {
+            return Ok(None);
+        };
+        let layers = self.layers.borrow().clone();
+        let mut measured = Vec::new();
+        for layer in &layers {
+            measured.extend(layer.probed_excess()?.map(|excess| (layer, excess)));
+        }
+        let (seen, excess): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
+        for (layer, excess) in seen.iter().zip(read_all(&excess)?) {
+            match progress.sums.iter_mut().find(|(name, _)| name == layer.name()) {
+                Some((_, sum)) => *sum += excess,
+                None => progress.sums.push((layer.name().to_owned(), excess)),
+            }
+        }
+        progress.steps += 1;
+        if progress.steps < config.steps {
+            return Ok(None);
+        }
+        let plain = self.plan_of(&layers)?.plain;
+        let mut candidates = Vec::new();
+        for layer in &seen {
+            let own = layer.prepare(&config.options, self.kind, self.device)?;
+            let sum = progress.sums.iter().find(|(name, _)| name == layer.name()).map_or(0.0, |(_, sum)| *sum);
+            let width = (layer.inputs() * layer.groups()) as f64;
+            candidates.push(Candidate {
+                name: layer.name().to_owned(),
+                benefit: sum / progress.steps as f64 * width,
+                cost: layer.cost_with(Some(&own))?.extra / plain,
+                chosen: false,
+            });
+        }
+        auto::choose(&mut candidates, config.budget);
+        self.install(&candidates, &config.options)?;
+        let notice = auto::explain(&candidates, config);
+        progress.choice = Some(candidates);
+        Ok(Some(notice))
+    }
+
+    /// Decorrelates what `"auto"` chose, and ends its probes.
+    fn install(&self, candidates: &[Candidate], options: &DecorOptions) -> NnResult<()> {
+        let is_chosen = |layer: &&Rc<Layer>| candidates.iter().any(|c| c.chosen && c.name == layer.name());
+        let chosen: Vec<_> = self.layers.borrow().iter().filter(is_chosen).cloned().collect();
+        self.put(&chosen, options)?;
+        self.layers.borrow().iter().for_each(|layer| layer.set_probe(None));
+        Ok(())
+    }
+
+    /// What `"auto"` measured and chose; `None` if it was not asked for, or has not come to it yet.
+    pub fn auto_choice(&self) -> Option<Vec<Candidate>> {
+        self.auto.borrow().as_ref().and_then(|(_, progress)| progress.choice.clone())
     }
 
     /// Stops every R where it is; each stays applied.
@@ -152,19 +282,12 @@ impl Registry {
         self.layers.borrow().iter().for_each(|layer| layer.freeze_decorrelation());
     }
 
-    /// Restores which layers are frozen, by name.
-    pub fn set_frozen(&self, names: &[String]) {
-        for layer in self.layers.borrow().iter().filter(|layer| names.iter().any(|name| name == layer.name())) {
-            layer.freeze_decorrelation();
-        }
-    }
-
-    /// η at this point of its schedule, of the first decorrelated layer; `None` for plain back-propagation.
+    /// η at this point of its schedule, of the first layer whose R still moves; `None` if there is none.
     pub fn decor_rate(&self) -> Option<f64> {
         self.layers.borrow().iter().find_map(|layer| layer.decor_rate(self.lr_fraction.get()))
     }
 
-    /// The mean over layers of the decorrelation loss at the last update, left on the device; `None` without one.
+    /// The mean over layers of the decorrelation loss of the last sample, left on the device; `None` without one.
     pub fn decor_loss(&self) -> NnResult<Option<Tensor>> {
         let mut losses = Vec::new();
         for layer in self.layers.borrow().iter() {
@@ -176,7 +299,7 @@ impl Registry {
         Ok(Some(Tensor::f_stack(&losses, 0)?.f_mean(self.kind)?))
     }
 
-    /// Figures of every decorrelated layer at its last update.
+    /// Figures of every decorrelated and every probed layer, of its last sample.
     pub fn layer_metrics(&self) -> NnResult<Vec<(String, LayerMetrics)>> {
         let mut all = Vec::new();
         for layer in self.layers.borrow().iter() {
@@ -187,26 +310,65 @@ impl Registry {
         Ok(all)
     }
 
-    /// What a checkpoint keeps of every layer's last update; figures that are not finite are left out.
-    pub fn last_figures(&self) -> NnResult<Vec<(String, LastFigures)>> {
-        let mut all = Vec::new();
-        for layer in self.layers.borrow().iter() {
-            let finite = |figures: &LastFigures| {
-                let LastFigures { quick_loss, metrics } = figures;
-                [*quick_loss, metrics.decor_loss, metrics.mean_abs_corr].iter().all(|figure| figure.is_finite())
-            };
-            all.extend(layer.last_figures()?.filter(finite).map(|figures| (layer.name().to_owned(), figures)));
-        }
-        Ok(all)
+    /// What decorrelation costs per step, for passes of the size of the last training pass.
+    ///
+    /// Errors: [`NnError::Config`] if there was none yet.
+    pub fn plan(&self) -> NnResult<Plan> {
+        self.plan_of(&self.layers.borrow())
     }
 
-    /// Puts back what [`Self::last_figures`] said.
-    pub fn set_last_figures(&self, all: &[(String, LastFigures)]) {
+    /// The same for steps of `images` in `micro_batches`, from the size of a pass over one image that `pass_one` makes.
+    pub fn plan_for(&self, images: i64, micro_batches: u64, pass_one: impl FnOnce() -> NnResult<()>) -> NnResult<Plan> {
+        let layers = self.layers.borrow().clone();
+        let products = self.products.borrow().clone();
+        let before: Vec<_> = layers.iter().map(|layer| layer.seen()).collect();
+        let products_before: Vec<_> = products.iter().map(|product| product.get()).collect();
+        let passed = pass_one();
+        let per_pass = images / micro_batches.max(1) as i64;
+        for layer in &layers {
+            layer.set_seen(layer.seen().map(|(rows, _)| (rows * per_pass, micro_batches)));
+        }
+        products.iter().for_each(|product| product.set(product.get() * per_pass));
+        let plan = passed.and_then(|()| self.plan_of(&layers));
+        layers.iter().zip(before).for_each(|(layer, seen)| layer.set_seen(seen));
+        products.iter().zip(products_before).for_each(|(product, before)| product.set(before));
+        plan
+    }
+
+    fn plan_of(&self, layers: &[Rc<Layer>]) -> NnResult<Plan> {
+        let costs: Vec<_> = layers.iter().map(|layer| layer.cost()).collect::<NnResult<_>>()?;
+        let micro_batches = layers.iter().find_map(|layer| layer.seen()).map_or(1, |(_, micro_batches)| micro_batches);
+        let products: i64 = self.products.borrow().iter().map(|product| product.get()).sum();
+        let plain = costs.iter().map(|cost| cost.plain).sum::<f64>() + products as f64 * micro_batches as f64;
+        let decorrelated = layers.iter().zip(costs).filter(|(layer, _)| layer.is_decorrelated());
+        Ok(Plan { layers: decorrelated.map(|(_, cost)| cost).collect(), plain })
+    }
+
+    /// What a checkpoint keeps of decorrelation beside the tensors.
+    pub fn decor_state(&self) -> NnResult<DecorState> {
+        let mut layers = Vec::new();
         for layer in self.layers.borrow().iter() {
-            if let Some((_, figures)) = all.iter().find(|(name, _)| name == layer.name()) {
-                layer.set_last_figures(*figures);
+            layers.extend(layer.state()?);
+        }
+        Ok(DecorState { layers, auto: self.auto.borrow().as_ref().map(|(_, progress)| progress.clone()) })
+    }
+
+    /// Takes over what [`Self::decor_state`] said; before [`Self::load_state`], because `"auto"` may have chosen already.
+    pub fn restore_decor_state(&self, state: &DecorState) -> NnResult<()> {
+        if let Some((config, progress)) = self.auto.borrow_mut().as_mut()
+            && let Some(saved) = &state.auto
+        {
+            *progress = saved.clone();
+            if let Some(choice) = &saved.choice {
+                self.install(choice, &config.options)?;
             }
         }
+        for layer in self.layers.borrow().iter() {
+            if let Some(saved) = state.layers.iter().find(|saved| saved.name == layer.name()) {
+                layer.restore(saved);
+            }
+        }
+        Ok(())
     }
 
     /// Folds every R into its weight, `W ← W R`, and drops it: outputs stay the same.
@@ -214,41 +376,66 @@ impl Registry {
         self.layers.borrow().iter().try_for_each(|layer| layer.fuse())
     }
 
-    /// Everything a checkpoint holds: parameters, fixed tensors, and each R as `<layer>.decorrelation`.
+    /// Everything a checkpoint holds: parameters, fixed tensors, and each R as `<layer>.decorrelation`, or
+    /// `….decorrelation_u` and `…_v` for one of low rank.
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        let mut state: Vec<(String, Tensor)> =
-            self.parameters.borrow().iter().map(|p| (p.name.clone(), p.tensor.detach())).collect();
-        state.extend(self.fixed.borrow().iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())));
-        state.extend(self.layers.borrow().iter().filter_map(|layer| layer.matrix()));
+        let mut state = self.weights();
+        state.extend(self.layers.borrow().iter().flat_map(|layer| layer.r_tensors()));
         state
     }
 
-    /// Takes over a state of the same names and shapes.
+    /// Parameters and fixed tensors, without any R.
+    fn weights(&self) -> Vec<(String, Tensor)> {
+        let parameters = self.parameters.borrow();
+        let mut weights: Vec<_> = parameters.iter().map(|p| (p.name.clone(), p.tensor.detach())).collect();
+        weights.extend(self.fixed.borrow().iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())));
+        weights
+    }
+
+    /// Takes over a checkpoint, fused or not. A layer that is decorrelated here takes its R, or R = I if the checkpoint has
+    /// none; a layer that is not takes `W R` for its weight.
     ///
-    /// Errors: the first name that is missing, unexpected, or of another shape. Nothing is changed by an incomplete state.
+    /// Errors: the first name that is missing, unexpected, or of another shape. Then nothing has changed.
     pub fn load_state(&self, state: &[(String, Tensor)]) -> NnResult<()> {
-        let own = self.state();
-        for (name, tensor) in &own {
-            let (_, found) =
-                state.iter().find(|(other, _)| other == name).ok_or_else(|| NnError::Missing { name: name.clone() })?;
-            if found.size() != tensor.size() {
-                return Err(NnError::Shape { name: name.clone(), expected: tensor.size(), found: found.size() });
+        let find = |name: &str| state.iter().find(|(other, _)| other == name).map(|(_, tensor)| tensor);
+        let layers = self.layers.borrow();
+        let mut sources = Vec::new(); // (own tensor, what it takes)
+        for (name, own) in self.weights() {
+            let found = find(&name).ok_or_else(|| NnError::Missing { name: name.clone() })?;
+            if found.size() != own.size() {
+                return Err(NnError::Shape { name, expected: own.size(), found: found.size() });
             }
+            sources.push((own, found.shallow_clone()));
         }
-        if let Some((name, _)) = state.iter().find(|(name, _)| !own.iter().any(|(own, _)| own == name)) {
+        let mut known: Vec<String> = self.weights().into_iter().map(|(name, _)| name).collect();
+        for layer in layers.iter() {
+            known.extend(
+                ["decorrelation", "decorrelation_u", "decorrelation_v"].map(|r| format!("{}.{r}", layer.name())),
+            );
+        }
+        if let Some((name, _)) = state.iter().find(|(name, _)| !known.contains(name)) {
             return Err(NnError::Unexpected { name: name.clone() });
         }
-        tch::no_grad(|| -> NnResult<()> {
-            for (name, mut tensor) in own {
-                if let Some((_, found)) = state.iter().find(|(other, _)| *other == name) {
-                    tensor.f_copy_(found)?;
-                }
+        for layer in layers.iter() {
+            if layer.is_decorrelated() {
+                sources.extend(layer.r_sources(find)?);
+            } else if let Some(weight) = layer.weight_with_r(find)? {
+                sources.push(weight);
             }
-            Ok(())
-        })?;
-        self.layers.borrow().iter().for_each(|layer| layer.invalidate());
+        }
+        tch::no_grad(|| sources.into_iter().try_for_each(|(own, found)| own.shallow_clone().f_copy_(&found)))?;
+        layers.iter().for_each(|layer| layer.invalidate());
         Ok(())
     }
+}
+
+/// Figures of several layers, each of the same shape, in one copy from the device.
+fn read_all(figures: &[Tensor]) -> NnResult<Vec<f64>> {
+    if figures.is_empty() {
+        return Ok(Vec::new());
+    }
+    let flat = Tensor::f_stack(figures, 0)?.f_reshape([-1])?.f_to_kind(Kind::Double)?.f_to_device(Device::Cpu)?;
+    Ok(Vec::<f64>::try_from(&flat)?)
 }
 
 /// A prefix within a registry: `scope.sub("attn").sub("qkv")` names what is made there `….attn.qkv`.
@@ -316,8 +503,15 @@ impl Scope {
         Ok(tensor)
     }
 
+    /// A counter of multiply-adds that no layer has, for the cost of a step.
+    pub fn products(&self) -> Rc<Cell<i64>> {
+        let counter = Rc::new(Cell::new(0));
+        self.registry.products.borrow_mut().push(Rc::clone(&counter));
+        counter
+    }
+
     /// Registers a layer that can be decorrelated and whose weight is `weight`.
-    pub fn decorrelatable(&self, layer: &Rc<Linear>, weight: &Tensor) {
+    pub fn decorrelatable(&self, layer: &Rc<Layer>, weight: &Tensor) {
         self.registry.layers.borrow_mut().push(Rc::clone(layer));
         let name = self.full("weight");
         for parameter in self.registry.parameters.borrow_mut().iter_mut() {

@@ -60,12 +60,51 @@ impl RowSampler {
     }
 }
 
+/// The sampled rows of one step.
+#[derive(Default)]
+pub struct Kept {
+    /// One entry per micro-batch: `[n, d]` each.
+    passes: Vec<Tensor>,
+    step: u64,
+}
+
+impl Kept {
+    /// Adds the rows of one pass; a step's first micro-batch drops what was there. Shapes: `[n, d]`.
+    pub fn add(&mut self, place: &Place, rows: Tensor) {
+        if place.micro == 0 {
+            self.passes.clear();
+        }
+        self.step = place.step;
+        self.passes.push(rows);
+    }
+
+    /// The step the rows are of: the last one, if there are none.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The rows of all passes; `None` if there are none. Shapes: `[n, d]`.
+    pub fn rows(&self) -> NnResult<Option<Tensor>> {
+        Ok(match &self.passes[..] {
+            [] => None,
+            [rows] => Some(rows.shallow_clone()),
+            passes => Some(Tensor::f_cat(passes, 0)?),
+        })
+    }
+
+    pub fn clear(&mut self) {
+        self.passes.clear();
+    }
+}
+
 /// How one forward pass treats decorrelated layers.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
     /// Where the pass stands, and its row sampler: rows are kept for the update. `None`: evaluation, nothing is kept.
     pub observe: Option<(&'a Place, &'a RowSampler)>,
     pub path: Path,
+    /// Whether layers remember the size of the pass, for the cost of a step.
+    pub tally: bool,
 }
 
 /// How R is applied.
@@ -82,10 +121,13 @@ pub enum Path {
 
 impl<'a> Pass<'a> {
     /// A pass that leaves no trace. It reuses one `W R` for many batches, so there fusing always pays.
-    pub const EVALUATE: Self = Self { observe: None, path: Path::Fused };
+    pub const EVALUATE: Self = Self { observe: None, path: Path::Fused, tally: false };
+
+    /// A pass that is only made to learn its size.
+    pub const MEASURE: Self = Self { tally: true, ..Self::EVALUATE };
 
     /// A training pass: decorrelated layers keep their sampled rows.
     pub fn train(place: &'a Place, sampler: &'a RowSampler) -> Self {
-        Self { observe: Some((place, sampler)), path: Path::Cheaper }
+        Self { observe: Some((place, sampler)), path: Path::Cheaper, tally: true }
     }
 }

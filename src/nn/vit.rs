@@ -122,6 +122,11 @@ impl Vit {
         &self.config
     }
 
+    /// The norm after the last block.
+    pub fn norm(&self) -> &LayerNorm {
+        &self.norm
+    }
+
     /// Features of all tokens, or, with `ids_keep [N, K]`, of the kept ones only: the others cost nothing, the patch
     /// embedding included. Shapes: `images [N, C, H, W]` → `[N, 1 + K, D]`, class token first.
     ///

@@ -41,6 +41,14 @@ impl LineLog {
         Ok(())
     }
 
+    /// Every line so far.
+    ///
+    /// Errors: the file cannot be read, or has a line that is not JSON.
+    pub fn lines(&self) -> TrainResult<Vec<Value>> {
+        let text = fs::read_to_string(&self.path).at(&self.path)?;
+        text.lines().map(|line| serde_json::from_str(line).map_err(|err| TrainError::broken(&self.path, err))).collect()
+    }
+
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -1,4 +1,4 @@
-//! What makes a run of training: the optimizer, the learning-rate schedule, and the run directory with its checkpoints,
+//! What makes a run of training: the optimizer, and the run directory with its checkpoints,
 //! metrics and pictures. The loop itself is a script's (`stdlib/mae.rhai`).
 
 pub mod checkpoint;
@@ -8,7 +8,6 @@ pub mod metrics;
 pub mod optimizer;
 pub mod pictures;
 pub mod run;
-pub mod schedule;
 pub mod tensorboard;
 
 pub use error::{TrainError, TrainResult};

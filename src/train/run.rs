@@ -20,7 +20,7 @@ use super::optimizer::AdamW;
 use super::pictures::{self, Picture};
 use super::tensorboard::{self, EventWriter};
 use super::{TrainError, TrainResult};
-use crate::nn::{LastFigures, Registry};
+use crate::nn::{DecorState, Registry};
 
 /// How a run ended, or that it has not; as `run.json` has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,12 +49,10 @@ struct State {
     best: Option<Best>,
     metrics_bytes: u64,
     layers_bytes: u64,
-    /// Decorrelated layers whose R no longer changes.
-    frozen: Vec<String>,
     lr_fraction: f64,
-    /// Every decorrelated layer's figures at its last update.
+    /// What decorrelation has come to beside the tensors.
     #[serde(default)]
-    figures: Vec<(String, LastFigures)>,
+    decorrelation: DecorState,
     /// Random draws that the script itself has made.
     #[serde(default)]
     draws: u64,
@@ -125,11 +123,10 @@ impl Run {
         let state = match found {
             Some((model, optimizer, state)) => {
                 let place = setup.dir.join("checkpoints/last/model.safetensors");
+                setup.model.restore_decor_state(&state.decorrelation)?;
                 setup.model.load_state(&model).map_err(|err| TrainError::broken(&place, err))?;
                 setup.optimizer.load_state(&optimizer)?;
                 setup.model.set_lr_fraction(state.lr_fraction);
-                setup.model.set_frozen(&state.frozen);
-                setup.model.set_last_figures(&state.figures);
                 state
             }
             None => State { lr_fraction: 1.0, ..State::default() },
@@ -374,9 +371,8 @@ impl Run {
             best: self.best,
             metrics_bytes: self.metrics.bytes(),
             layers_bytes: self.layers.bytes(),
-            frozen: model.decorrelated().iter().filter(|l| l.is_frozen()).map(|l| l.name().to_owned()).collect(),
             lr_fraction: model.lr_fraction(),
-            figures: model.last_figures()?,
+            decorrelation: model.decor_state()?,
             draws: self.draws,
             line: self.line.clone(),
             skipped: self.skipped.clone(),
@@ -404,6 +400,16 @@ impl Run {
     /// Whether `run.json` has an entry of this name that is not a note.
     pub fn is_reserved(&self, key: &str) -> bool {
         OF_THE_RUN.contains(&key) || OF_THE_START.contains(&key)
+    }
+
+    /// Whether `run.json` has such an entry.
+    pub fn has_note(&self, key: &str) -> bool {
+        self.setup.record.contains_key(key)
+    }
+
+    /// The lines of `metrics.jsonl` so far.
+    pub fn lines(&self) -> TrainResult<Vec<Value>> {
+        self.metrics.lines()
     }
 
     /// Adds a fact to `run.json`.
@@ -439,7 +445,7 @@ impl Run {
 const OF_THE_RUN: [&str; 7] = ["status", "step", "steps", "wall_s", "elapsed_s", "best", "lost_s"];
 
 /// What a run is started with; resuming and grouping rely on it.
-const OF_THE_START: [&str; 14] = [
+const OF_THE_START: [&str; 15] = [
     "name",
     "script",
     "arguments",
@@ -452,6 +458,7 @@ const OF_THE_START: [&str; 14] = [
     "recipe",
     "parameters",
     "decorrelated",
+    "auto",
     "images",
     "normalization",
 ];

@@ -8,6 +8,7 @@
 use rhai::Engine;
 
 mod data;
+mod decorrelation;
 mod globals;
 mod models;
 mod nn;
@@ -25,5 +26,6 @@ pub fn register(engine: &mut Engine) {
     optim::register(engine);
     run::register(engine);
     schedule::register(engine);
+    decorrelation::register(engine);
     tensor::register(engine);
 }

@@ -4,18 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use rhai::plugin::*;
-use rhai::{Array, Dynamic, Engine, FLOAT, INT, ImmutableString, Map, NativeCallContext};
+use rhai::{Engine, FLOAT, INT, ImmutableString, Map, NativeCallContext};
 use tch::{Kind, Tensor};
 
 use super::data::BatchHandle;
 use super::tensor::{TensorHandle, size};
 use crate::host::errors::{Failure, ScriptResult, script_error};
-use crate::host::options::{FromOption, ImageSize, OptionMap};
+use crate::host::options::{ImageSize, OptionMap};
 use crate::host::session::Session;
-use crate::nn::{
-    DecorOptions, DecorSchedule, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler, Sample, StopAt,
-    Vit, VitConfig,
-};
+use crate::nn::{Conv2d, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler, Vit, VitConfig};
 use crate::train::pictures::Picture;
 use crate::train::{TrainError, checkpoint};
 
@@ -25,13 +22,6 @@ impl From<NnError> for Failure {
             NnError::Torch(err) => err.into(),
             err => Self::script(err.to_string()),
         }
-    }
-}
-
-impl FromOption for Sample {
-    const EXPECTED: &'static str = "a fraction (0.1) or a number of rows (512)";
-    fn from_option(value: Dynamic) -> Option<Self> {
-        value.as_int().map(Self::Rows).or_else(|_| value.as_float().map(Self::Fraction)).ok()
     }
 }
 
@@ -48,10 +38,11 @@ impl From<TrainError> for Failure {
 }
 
 /// What a model handle stands for.
-enum Network {
+pub enum Network {
     Mae(Box<Mae>),
     Vit(Box<Vit>),
     Linear(Rc<Linear>),
+    Conv2d(Rc<Conv2d>),
 }
 
 pub struct Model {
@@ -68,17 +59,16 @@ pub struct Model {
 pub struct ModelHandle(pub Rc<Model>);
 
 impl ModelHandle {
-    fn new(network: Network, registry: Rc<Registry>) -> Self {
+    pub fn new(network: Network, registry: Rc<Registry>) -> Self {
         Self(Rc::new(Model { network, registry, last_loss: RefCell::default(), last_place: Cell::default() }))
-    }
-
-    /// A linear layer on its own.
-    pub fn linear(layer: Rc<Linear>, registry: Rc<Registry>) -> Self {
-        Self::new(Network::Linear(layer), registry)
     }
 
     pub fn registry(&self) -> &Rc<Registry> {
         &self.0.registry
+    }
+
+    pub fn network(&self) -> &Network {
+        &self.0.network
     }
 
     /// The place of the next pass of a layer that is trained on its own: every pass counts as a step.
@@ -132,51 +122,6 @@ fn check_size(ctx: &NativeCallContext, config: &VitConfig, decoder_width: i64) -
     size::check(ctx, &[config.patches() + 1, widest], Kind::Double)
 }
 
-fn decor_options(ctx: &NativeCallContext, map: Map) -> ScriptResult<DecorOptions> {
-    let mut options = OptionMap::new(ctx, "decorrelate", map);
-    let usual = DecorOptions::default();
-    let schedule = match options.get::<String>("schedule")?.as_deref() {
-        None => usual.schedule,
-        Some("constant") => DecorSchedule::Constant,
-        Some("follow") => DecorSchedule::Follow,
-        Some(other) => {
-            return Err(options.error(format!("schedule: expected \"constant\" or \"follow\", got \"{other}\"")));
-        }
-    };
-    let stop_at = match options.get::<Dynamic>("stop_at")? {
-        None => None,
-        Some(value) => Some(stop_at(ctx, value)?),
-    };
-    let made = DecorOptions {
-        lr: options.or("lr", usual.lr)?,
-        sample: options.or("sample", usual.sample)?,
-        max_rows: options.or("max_rows", usual.max_rows)?,
-        kappa: options.or("kappa", usual.kappa)?,
-        every: options.count("every")?.unwrap_or(usual.every),
-        schedule,
-        stop_at,
-    };
-    options.finish()?;
-    Ok(made)
-}
-
-/// A step as a whole number, or `#{ epoch: n }`.
-fn stop_at(ctx: &NativeCallContext, value: Dynamic) -> ScriptResult<StopAt> {
-    let expected = "stop_at: expected a step, #{ step: n } or #{ epoch: n }";
-    if let Ok(step) = value.as_int() {
-        return u64::try_from(step).map(StopAt::Step).map_err(|_| script_error(ctx, expected));
-    }
-    let map = value.try_cast::<Map>().ok_or_else(|| script_error(ctx, expected))?;
-    let mut options = OptionMap::new(ctx, "stop_at", map);
-    let (step, epoch) = (options.count("step")?, options.count("epoch")?);
-    options.finish()?;
-    match (step, epoch) {
-        (Some(step), None) => Ok(StopAt::Step(step)),
-        (None, Some(epoch)) => Ok(StopAt::Epoch(epoch)),
-        _ => Err(script_error(ctx, expected)),
-    }
-}
-
 #[export_module]
 mod functions {
     /// A masked autoencoder on a vision transformer (He et al. 2022), freshly initialized from the seed.
@@ -222,89 +167,6 @@ mod functions {
 
 #[export_module]
 mod methods {
-    /// Decorrelates the layers that the patterns choose, and no others; `[]` is plain back-propagation. `*` matches one part
-    /// of a name, `**` any parts, `!` subtracts. Returns the names of the chosen layers.
-    ///
-    /// Options: `lr` (η, 5e-4), `sample` (fraction or number of rows, 0.1), `max_rows` (0, no bound), `kappa` (0), `every`
-    /// (1 step), `schedule` (`"constant"`, or `"follow"` the weight schedule), `stop_at` (a step, or `#{ epoch: n }`).
-    ///
-    /// Errors: a pattern that matches nothing, an unknown option, a value outside its range.
-    #[rhai_fn(return_raw, pure)]
-    pub fn decorrelate(
-        ctx: NativeCallContext,
-        model: &mut ModelHandle,
-        patterns: Array,
-        options: Map,
-    ) -> ScriptResult<Array> {
-        let options = decor_options(&ctx, options)?;
-        let mut texts = Vec::with_capacity(patterns.len());
-        for pattern in patterns {
-            let shown = pattern.to_string();
-            let text = pattern.into_string();
-            texts.push(text.map_err(|_| script_error(&ctx, format!("patterns: expected texts, got {shown}")))?);
-        }
-        let chosen = model.registry().select(&texts, &options).map_err(|err| script_error(&ctx, err))?;
-        for layer in model.registry().layers().iter().filter(|layer| chosen.iter().any(|name| name == layer.name())) {
-            size::check(&ctx, &[layer.in_features(), layer.in_features()], Kind::Float)?;
-        }
-        model.registry().decorrelate(&texts, &options).map_err(|err| script_error(&ctx, err))?;
-        Ok(chosen.into_iter().map(Dynamic::from).collect())
-    }
-
-    /// The same with one pattern.
-    #[rhai_fn(name = "decorrelate", return_raw, pure)]
-    pub fn decorrelate_one(
-        ctx: NativeCallContext,
-        model: &mut ModelHandle,
-        pattern: ImmutableString,
-        options: Map,
-    ) -> ScriptResult<Array> {
-        decorrelate(ctx, model, vec![pattern.into()], options)
-    }
-
-    /// One update of every R from this step's sampled rows. Call it after `opt.step`.
-    #[rhai_fn(return_raw, pure)]
-    pub fn update_decorrelation(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<()> {
-        model.registry().update_decorrelation().map_err(|err| script_error(&ctx, err))
-    }
-
-    /// Freezes every R; each stays applied.
-    #[rhai_fn(pure)]
-    pub fn freeze_decorrelation(model: &mut ModelHandle) {
-        model.registry().freeze_decorrelation();
-    }
-
-    /// Folds every R into its weight and drops it; outputs stay the same.
-    #[rhai_fn(return_raw, pure)]
-    pub fn fuse(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<()> {
-        model.registry().fuse().map_err(|err| script_error(&ctx, err))
-    }
-
-    /// The names of all layers that can be decorrelated.
-    #[rhai_fn(pure)]
-    pub fn layers(model: &mut ModelHandle) -> Array {
-        model.registry().layers().iter().map(|layer| Dynamic::from(layer.name().to_owned())).collect()
-    }
-
-    /// The names of the decorrelated layers.
-    #[rhai_fn(pure)]
-    pub fn decorrelated(model: &mut ModelHandle) -> Array {
-        model.registry().decorrelated().iter().map(|layer| Dynamic::from(layer.name().to_owned())).collect()
-    }
-
-    /// Per-layer figures at the last update: `#{ layer: #{ decor_loss, mean_abs_corr } }`.
-    #[rhai_fn(return_raw, pure)]
-    pub fn decorrelation_metrics(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<Map> {
-        let all = model.registry().layer_metrics().map_err(|err| script_error(&ctx, err))?;
-        let figures = |metrics: crate::nn::LayerMetrics| {
-            Map::from([
-                ("decor_loss".into(), metrics.decor_loss.into()),
-                ("mean_abs_corr".into(), metrics.mean_abs_corr.into()),
-            ])
-        };
-        Ok(all.into_iter().map(|(name, metrics)| (name.into(), Dynamic::from(figures(metrics)))).collect())
-    }
-
     /// Trained values in all.
     #[rhai_fn(get = "parameters", pure)]
     pub fn parameters(model: &mut ModelHandle) -> INT {
@@ -382,24 +244,30 @@ mod methods {
         Ok(PictureHandle(Rc::new(picture.map_err(|err| script_error(&ctx, err))?)))
     }
 
-    /// Outputs for a tensor: features of all tokens, class token first, for images; `y` for a linear layer's `x`. A
-    /// decorrelated linear layer keeps sampled rows of its last pass for `update_decorrelation`.
+    /// Outputs for a tensor: features of all tokens, class token first, for images; `y` for the `x` of a layer on its own. A
+    /// decorrelated layer on its own keeps sampled rows of its last pass for `update_decorrelation`.
     #[rhai_fn(return_raw, pure)]
     pub fn forward(ctx: NativeCallContext, model: &mut ModelHandle, x: TensorHandle) -> ScriptResult<TensorHandle> {
         let x = x.tensor();
         let y = match &model.0.network {
             Network::Mae(mae) => mae.encoder().forward(x, None, Pass::EVALUATE),
             Network::Vit(vit) => vit.forward(x, None, Pass::EVALUATE),
-            Network::Linear(layer) => {
+            Network::Linear(_) | Network::Conv2d(_) => {
                 let place = model.next_place(Session::of(&ctx).seed());
                 let sampler = RowSampler::new(&place, x.device());
-                layer.forward(x, Pass::train(&place, &sampler))
+                let pass = Pass::train(&place, &sampler);
+                match &model.0.network {
+                    Network::Conv2d(layer) => layer.forward(x, pass),
+                    Network::Linear(layer) => layer.forward(x, pass),
+                    Network::Mae(_) | Network::Vit(_) => unreachable!("matched above"),
+                }
             }
         };
         Ok(y.map_err(|err| script_error(&ctx, err))?.into())
     }
 
-    /// Takes over the weights of a safetensors file: a checkpoint's `model.safetensors` with the same names and shapes.
+    /// Takes over the weights of a safetensors file: a checkpoint's `model.safetensors` with the same names and shapes. A
+    /// layer that is decorrelated here takes its R, or R = I if the file has none; another takes `W R` for its weight.
     ///
     /// Errors: a file that is not whole, or a tensor that is missing, unexpected, or of another shape.
     #[rhai_fn(return_raw, pure)]

@@ -1,17 +1,60 @@
 //! `nn`: layers and functions on tensors that the models are made of, for checking an idea.
 
 use rhai::plugin::*;
-use rhai::{Engine, INT, NativeCallContext};
+use rhai::{Dynamic, Engine, INT, Map, NativeCallContext};
 use tch::Kind;
 
-use super::models::ModelHandle;
+use super::decorrelation::decorrelate_all;
+use super::models::{ModelHandle, Network};
 use super::tensor::{TensorHandle, size};
 use crate::host::errors::{ScriptResult, check_arg, script_error};
+use crate::host::options::{FromOption, ImageSize, OptionMap};
 use crate::host::session::Session;
-use crate::nn::{Linear, Registry, patch, pos_embed};
+use crate::nn::{Conv2d, Conv2dConfig, Linear, Registry, patch, pos_embed};
 
 pub fn register(engine: &mut Engine) {
     engine.register_static_module("nn", exported_module!(functions).into());
+}
+
+fn new_linear(ctx: &NativeCallContext, in_features: INT, out_features: INT) -> ScriptResult<ModelHandle> {
+    for (name, value) in [("in_features", in_features), ("out_features", out_features)] {
+        check_arg(ctx, value > 0, || format!("{name}: expected 1 or more, got {value}"))?;
+    }
+    let session = Session::of(ctx);
+    size::check(ctx, &[in_features, out_features], Kind::Float)?;
+    let registry = Registry::new(session.seed(), session.options.device, Kind::Float);
+    let layer = Linear::new(&registry.root().sub("linear"), in_features, out_features);
+    Ok(ModelHandle::new(Network::Linear(layer.map_err(|err| script_error(ctx, err))?), registry))
+}
+
+fn new_conv2d(
+    ctx: &NativeCallContext,
+    (in_channels, out_channels): (INT, INT),
+    kernel: Dynamic,
+    options: &mut OptionMap,
+) -> ScriptResult<ModelHandle> {
+    let kernel = ImageSize::from_option(kernel)
+        .ok_or_else(|| options.error("kernel: expected a side in pixels, or [height, width]"))?;
+    let mut pair = |name, usual| {
+        let ImageSize(h, w) = options.or(name, ImageSize(usual, usual))?;
+        ScriptResult::Ok((h, w))
+    };
+    let config = Conv2dConfig {
+        in_channels,
+        out_channels,
+        kernel: (kernel.0, kernel.1),
+        stride: pair("stride", 1)?,
+        padding: pair("padding", 0)?,
+        dilation: pair("dilation", 1)?,
+        groups: options.or("groups", 1)?,
+        bias: options.or("bias", true)?,
+    };
+    config.check().map_err(|err| script_error(ctx, err))?;
+    let session = Session::of(ctx);
+    size::check(ctx, &[out_channels, in_channels / config.groups, kernel.0, kernel.1], Kind::Float)?;
+    let registry = Registry::new(session.seed(), session.options.device, Kind::Float);
+    let layer = Conv2d::new(&registry.root().sub("conv"), &config).map_err(|err| script_error(ctx, err))?;
+    Ok(ModelHandle::new(Network::Conv2d(layer), registry))
 }
 
 fn check_patch_size(ctx: &NativeCallContext, patch_size: INT) -> ScriptResult<()> {
@@ -24,14 +67,58 @@ mod functions {
     /// `decorrelate("linear", …)` take.
     #[rhai_fn(return_raw)]
     pub fn linear(ctx: NativeCallContext, in_features: INT, out_features: INT) -> ScriptResult<ModelHandle> {
-        for (name, value) in [("in_features", in_features), ("out_features", out_features)] {
-            check_arg(&ctx, value > 0, || format!("{name}: expected 1 or more, got {value}"))?;
-        }
-        let session = Session::of(&ctx);
-        size::check(&ctx, &[in_features, out_features], Kind::Float)?;
-        let registry = Registry::new(session.seed(), session.options.device, Kind::Float);
-        let layer = Linear::new(&registry.root().sub("linear"), in_features, out_features);
-        Ok(ModelHandle::linear(layer.map_err(|err| script_error(&ctx, err))?, registry))
+        super::new_linear(&ctx, in_features, out_features)
+    }
+
+    /// The same layer, decorrelated: `z = x Rᵀ`, `y = z Wᵀ + b`. Train it with `optim::adamw(layer, …)`, and call
+    /// `layer.update_decorrelation()` after each step.
+    ///
+    /// Options: those of `decorrelate`.
+    #[rhai_fn(return_raw)]
+    pub fn decor_linear(
+        ctx: NativeCallContext,
+        in_features: INT,
+        out_features: INT,
+        options: Map,
+    ) -> ScriptResult<ModelHandle> {
+        let mut layer = super::new_linear(&ctx, in_features, out_features)?;
+        decorrelate_all(&ctx, &mut layer, OptionMap::new(&ctx, "nn::decor_linear", options))?;
+        Ok(layer)
+    }
+
+    /// A convolution named `conv`, Xavier-uniform over a patch, bias 0. Shapes: `[N, C, H, W]` → `[N, out_channels, H', W']`.
+    ///
+    /// `kernel` is a side or `[height, width]`. Options: `stride` (1), `padding` (0, zeros on both sides), `dilation` (1),
+    /// each a number or `[height, width]`; `groups` (1), `bias` (true).
+    #[rhai_fn(return_raw)]
+    pub fn conv2d(
+        ctx: NativeCallContext,
+        in_channels: INT,
+        out_channels: INT,
+        kernel: Dynamic,
+        options: Map,
+    ) -> ScriptResult<ModelHandle> {
+        let mut options = OptionMap::new(&ctx, "nn::conv2d", options);
+        let layer = super::new_conv2d(&ctx, (in_channels, out_channels), kernel, &mut options)?;
+        options.finish()?;
+        Ok(layer)
+    }
+
+    /// The same convolution, decorrelated: R acts on flattened patches, on each group's by itself; the bias is added after.
+    ///
+    /// Options: those of `nn::conv2d` and of `decorrelate`.
+    #[rhai_fn(return_raw)]
+    pub fn decor_conv2d(
+        ctx: NativeCallContext,
+        in_channels: INT,
+        out_channels: INT,
+        kernel: Dynamic,
+        options: Map,
+    ) -> ScriptResult<ModelHandle> {
+        let mut options = OptionMap::new(&ctx, "nn::decor_conv2d", options);
+        let mut layer = super::new_conv2d(&ctx, (in_channels, out_channels), kernel, &mut options)?;
+        decorrelate_all(&ctx, &mut layer, options)?;
+        Ok(layer)
     }
 
     /// Mean squared difference.

@@ -1,15 +1,16 @@
 //! `schedule`: learning rates by step.
 
 use rhai::plugin::*;
-use rhai::{Engine, FLOAT, INT, Map, NativeCallContext};
+use rhai::{Dynamic, Engine, FLOAT, INT, Map, NativeCallContext};
 
+use crate::host::convert;
 use crate::host::errors::{ScriptResult, script_error};
 use crate::host::options::OptionMap;
-use crate::train::schedule::WarmupCosine;
+use crate::schedule::{Ramp, Schedule};
 
 /// A schedule as scripts hold it.
 #[derive(Clone)]
-pub struct ScheduleHandle(WarmupCosine);
+pub struct ScheduleHandle(pub Schedule);
 
 pub fn register(engine: &mut Engine) {
     engine.register_type_with_name::<ScheduleHandle>("Schedule");
@@ -17,20 +18,49 @@ pub fn register(engine: &mut Engine) {
     engine.register_global_module(exported_module!(methods).into());
 }
 
+fn checked(ctx: &NativeCallContext, schedule: Schedule) -> ScriptResult<ScheduleHandle> {
+    schedule.check().map_err(|err| script_error(ctx, err))?;
+    Ok(ScheduleHandle(schedule))
+}
+
+/// The options that every falling schedule has.
+fn ramp(options: &mut OptionMap) -> ScriptResult<Ramp> {
+    let (peak, end) = (options.need::<f64>("lr")?, options.or("min_lr", 0.0)?);
+    let warmup = options.count("warmup")?.unwrap_or(0);
+    let total = options.count("total")?;
+    let total = total.ok_or_else(|| options.error("schedule: the option total, the steps in all, is missing"))?;
+    Ok(Ramp { peak, end, warmup, total })
+}
+
 #[export_module]
 mod functions {
+    /// One rate for every step.
+    #[rhai_fn(return_raw)]
+    pub fn constant(ctx: NativeCallContext, lr: Dynamic) -> ScriptResult<ScheduleHandle> {
+        let lr = convert::float(&ctx, "lr", &lr)?;
+        checked(&ctx, Schedule::Constant(lr))
+    }
+
     /// Linear warm-up over `warmup` steps, then half a cosine down to `min_lr` (0) at step `total`.
     ///
     /// Options: `lr` (the peak), `total`, `warmup` (0), `min_lr` (0).
     #[rhai_fn(return_raw)]
     pub fn cosine(ctx: NativeCallContext, options: Map) -> ScriptResult<ScheduleHandle> {
         let mut options = OptionMap::new(&ctx, "schedule::cosine", options);
-        let (lr, min_lr) = (options.need::<f64>("lr")?, options.or("min_lr", 0.0)?);
-        let warmup = options.count("warmup")?.unwrap_or(0);
-        let total = options.count("total")?;
-        let total = total.ok_or_else(|| options.error("schedule::cosine: the option total is missing"))?;
+        let ramp = ramp(&mut options)?;
         options.finish()?;
-        WarmupCosine::new(lr, min_lr, warmup, total).map(ScheduleHandle).map_err(|err| script_error(&ctx, err))
+        checked(&ctx, Schedule::Cosine(ramp))
+    }
+
+    /// Linear warm-up over `warmup` steps, then `(1 − progress)^power` down to `min_lr` (0) at step `total`.
+    ///
+    /// Options: those of `schedule::cosine`, and `power` (1, a straight line).
+    #[rhai_fn(return_raw)]
+    pub fn polynomial(ctx: NativeCallContext, options: Map) -> ScriptResult<ScheduleHandle> {
+        let mut options = OptionMap::new(&ctx, "schedule::polynomial", options);
+        let (ramp, power) = (ramp(&mut options)?, options.or("power", 1.0)?);
+        options.finish()?;
+        checked(&ctx, Schedule::Polynomial { ramp, power })
     }
 }
 

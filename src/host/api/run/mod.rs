@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
 use rhai::plugin::*;
-use rhai::{Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, INT, ImmutableString, Map, NativeCallContext};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, INT, ImmutableString, Map, NativeCallContext};
 use serde_json::{Value, json};
 
 use super::data::{LoaderHandle, ValLoaderHandle};
@@ -66,6 +66,18 @@ impl RunHandle {
         }
         run.log(fields);
         Ok(())
+    }
+
+    /// What `"auto"` chose, once it has: the run was started before.
+    fn note_choice(&self) -> Result<(), TrainError> {
+        let mut run = self.run.borrow_mut();
+        if run.has_note("auto") {
+            return Ok(());
+        }
+        let Some(choice) = self.model.registry().auto_choice() else { return Ok(()) };
+        let names: Vec<&str> = choice.iter().filter(|c| c.chosen).map(|c| c.name.as_str()).collect();
+        run.note("decorrelated", json!(names))?;
+        run.note("auto", json!(choice))
     }
 
     fn note_skipped(&self) -> Result<(), TrainError> {
@@ -362,6 +374,23 @@ mod methods {
         run.run.borrow().best().map_or(Dynamic::UNIT, |best| {
             Map::from([("val_loss".into(), best.val_loss.into()), ("step".into(), (best.step as INT).into())]).into()
         })
+    }
+
+    /// What was logged under a name so far, oldest first: an array of `#{ step, wall_s, value }`, lines without it left out.
+    #[rhai_fn(return_raw, pure)]
+    pub fn history(ctx: NativeCallContext, run: &mut RunHandle, name: ImmutableString) -> ScriptResult<Array> {
+        let lines = run.run.borrow().lines().map_err(|err| script_error(&ctx, err))?;
+        let point = |line: &Value| {
+            let value = line.get(name.as_str())?.as_f64()?;
+            let (step, wall_s) = (line["step"].as_i64()?, line["wall_s"].as_f64()?);
+            let point = Map::from([
+                ("step".into(), step.into()),
+                ("wall_s".into(), wall_s.into()),
+                ("value".into(), value.into()),
+            ]);
+            Some(Dynamic::from(point))
+        };
+        Ok(lines.iter().filter_map(point).collect())
     }
 
     /// The run's directory.

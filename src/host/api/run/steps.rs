@@ -110,6 +110,7 @@ impl Steps {
         let epoch_before = handle.run.borrow().epoch();
         handle.add_automatic_figures().map_err(unplaced)?;
         handle.note_skipped().map_err(unplaced)?;
+        handle.note_choice().map_err(unplaced)?;
         let ended = handle.run.borrow_mut().end_step();
         let line = ended.map_err(|err| handle.diverged_or(err))?;
         let step = handle.run.borrow().step();

@@ -1,0 +1,400 @@
+//! Decorrelation of a model's layers: options, selection, figures, cost. Methods of every model.
+
+use std::rc::Rc;
+
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Engine, FLOAT, INT, ImmutableString, Map, NativeCallContext};
+use tch::Kind;
+
+use super::models::{ModelHandle, Network};
+use super::schedule::ScheduleHandle;
+use super::tensor::size;
+use crate::host::errors::{ScriptResult, script_error};
+use crate::host::options::{FromOption, OptionMap};
+use crate::host::say::say;
+use crate::nn::{
+    AutoConfig, BlockWidth, DecorOptions, DecorSchedule, LayerCost, LayerMetrics, MaxRows, NnError, Plan, Sample,
+    StopAt,
+};
+
+pub fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<PlanHandle>("Plan");
+    engine.register_global_module(exported_module!(methods).into());
+}
+
+/// What decorrelation costs, as scripts hold it.
+#[derive(Clone)]
+pub struct PlanHandle(Rc<Plan>);
+
+impl FromOption for Sample {
+    const EXPECTED: &'static str = "a fraction (0.1) or a number of rows (512)";
+    fn from_option(value: Dynamic) -> Option<Self> {
+        value.as_int().map(Self::Rows).or_else(|_| value.as_float().map(Self::Fraction)).ok()
+    }
+}
+
+impl FromOption for MaxRows {
+    const EXPECTED: &'static str = "a number of rows (0 for no bound), or a multiple of the layer's width (\"4d\")";
+    fn from_option(value: Dynamic) -> Option<Self> {
+        if let Ok(rows) = value.as_int() {
+            return Some(if rows == 0 { Self::None } else { Self::Rows(rows) });
+        }
+        let text = value.into_string().ok()?;
+        text.strip_suffix('d')?.parse().ok().map(Self::Widths)
+    }
+}
+
+impl FromOption for BlockWidth {
+    const EXPECTED: &'static str = "a width (0 for one matrix), or \"wide\"";
+    fn from_option(value: Dynamic) -> Option<Self> {
+        if let Ok(width) = value.as_int() {
+            return Some(if width == 0 { Self::Whole } else { Self::Width(width) });
+        }
+        (value.into_string().ok()? == "wide").then_some(Self::Wide)
+    }
+}
+
+impl FromOption for DecorSchedule {
+    const EXPECTED: &'static str = "\"constant\", \"follow\", or a schedule";
+    fn from_option(value: Dynamic) -> Option<Self> {
+        if let Some(schedule) = value.read_lock::<ScheduleHandle>() {
+            return Some(Self::Own(schedule.0.clone()));
+        }
+        match value.into_string().ok()?.as_str() {
+            "constant" => Some(Self::Constant),
+            "follow" => Some(Self::Follow),
+            _ => None,
+        }
+    }
+}
+
+/// The options that a decorrelated layer has, out of a map that may hold others.
+fn decor_options(options: &mut OptionMap) -> ScriptResult<DecorOptions> {
+    let preset = match options.get::<String>("preset")? {
+        None => DecorOptions::default(),
+        Some(name) => DecorOptions::preset(&name)
+            .ok_or_else(|| options.error(format!("preset: expected \"paper\" or \"lean\", got \"{name}\"")))?,
+    };
+    let stop_at = match options.get::<Dynamic>("stop_at")? {
+        None => preset.stop_at,
+        Some(value) => Some(stop_at(options, value)?),
+    };
+    Ok(DecorOptions {
+        lr: options.or("lr", preset.lr)?,
+        sample: options.or("sample", preset.sample)?,
+        max_rows: options.or("max_rows", preset.max_rows)?,
+        kappa: options.or("kappa", preset.kappa)?,
+        every: options.count("every")?.unwrap_or(preset.every),
+        schedule: options.or("schedule", preset.schedule)?,
+        stop_at,
+        patience: options.count("patience")?.unwrap_or(preset.patience),
+        rank: options.or("rank", preset.rank)?,
+        block: options.or("block", preset.block)?,
+        max_norm: options.or("max_norm", preset.max_norm)?,
+        project: options.or("project", preset.project)?,
+    })
+}
+
+/// A step as a whole number, or `#{ epoch: n }`.
+fn stop_at(options: &OptionMap, value: Dynamic) -> ScriptResult<StopAt> {
+    let expected = "stop_at: expected a step, #{ step: n } or #{ epoch: n }";
+    if let Ok(step) = value.as_int() {
+        return u64::try_from(step).map(StopAt::Step).map_err(|_| options.error(expected));
+    }
+    let map = value.try_cast::<Map>().ok_or_else(|| options.error(expected))?;
+    let mut inner = OptionMap::new(options.context(), "stop_at", map);
+    let (step, epoch) = (inner.count("step")?, inner.count("epoch")?);
+    inner.finish()?;
+    match (step, epoch) {
+        (Some(step), None) => Ok(StopAt::Step(step)),
+        (None, Some(epoch)) => Ok(StopAt::Epoch(epoch)),
+        _ => Err(options.error(expected)),
+    }
+}
+
+/// One pattern, or an array of them.
+fn patterns(ctx: &NativeCallContext, patterns: Dynamic) -> ScriptResult<Vec<String>> {
+    let one = |pattern: Dynamic| {
+        let shown = pattern.to_string();
+        pattern.into_string().map_err(|_| script_error(ctx, format!("patterns: expected texts, got {shown}")))
+    };
+    match patterns.read_lock::<Array>() {
+        Some(all) => all.iter().cloned().map(one).collect(),
+        None => one(patterns.clone()).map(|pattern| vec![pattern]),
+    }
+}
+
+fn texts(names: impl IntoIterator<Item = String>) -> Array {
+    names.into_iter().map(Dynamic::from).collect()
+}
+
+/// Decorrelates a layer on its own by the options of a map, for `nn::decor_linear` and `nn::decor_conv2d`.
+pub fn decorrelate_all(ctx: &NativeCallContext, model: &mut ModelHandle, mut options: OptionMap) -> ScriptResult<()> {
+    let wanted = decor_options(&mut options)?;
+    options.finish()?;
+    apply(ctx, model, &["**".to_owned()], &wanted).map(|_| ())
+}
+
+fn apply(
+    ctx: &NativeCallContext,
+    model: &mut ModelHandle,
+    patterns: &[String],
+    options: &DecorOptions,
+) -> ScriptResult<Array> {
+    let place = |err: NnError| script_error(ctx, err);
+    options.check().map_err(place)?;
+    for layer in model.registry().select(patterns).map_err(place)? {
+        let width =
+            options.block_width(layer.name(), layer.inputs(), layer.outputs() / layer.groups()).map_err(place)?;
+        let columns = if options.rank > 0 { options.rank.min(layer.inputs()) } else { width };
+        size::check(ctx, &[layer.inputs() * layer.groups(), columns], Kind::Float)?;
+    }
+    Ok(texts(model.registry().decorrelate(patterns, options).map_err(place)?))
+}
+
+#[export_module]
+mod methods {
+    /// Decorrelates the layers that the patterns choose, and no others; `[]` is plain back-propagation. `*` matches one part
+    /// of a name, `**` any parts, `!` subtracts. Returns the names of the chosen layers.
+    ///
+    /// `"auto"` in the place of patterns chooses by itself: it measures the inputs of every layer for the first `measure`
+    /// steps (10), then takes the set that holds the most correlation for at most `budget` (0.05) of a step's multiply-adds,
+    /// and says why.
+    ///
+    /// Options, with what each costs and when to use it:
+    ///
+    /// | option | default | |
+    /// | --- | --- | --- |
+    /// | `preset` | `"paper"` | where the other defaults come from; `"lean"` is `max_rows: "4d"`, `block: "wide"` |
+    /// | `lr` | 5e-4 | η; stable below 2/λmax of the inputs' correlation, and halved with a warning above it |
+    /// | `sample` | 0.1 | rows of a step that the update sees, a fraction or a number; its cost grows in proportion |
+    /// | `max_rows` | 0 | the most it sees: a number, or a multiple of R's width (`"4d"`); for large batches |
+    /// | `kappa` | 0 | 0 decorrelates, up to 1 also drives variances to 1; costs nothing |
+    /// | `every` | 1 | steps between updates; divides the cost of the update, not of applying R |
+    /// | `schedule` | `"constant"` | `"follow"` the weight schedule (calmer late in training), or a schedule of η itself |
+    /// | `stop_at` | never | a step, or `#{ epoch: n }`: R is frozen there, and still applied |
+    /// | `patience` | 0 | freezes R once its loss has not fallen by 1 % for so many steps; looked at every 50 updates |
+    /// | `rank` | 0 | R = I + UVᵀ of this rank: for wide layers, where rank ≪ width / 3 |
+    /// | `block` | 0 | R in blocks of this width, which divides the inputs: `block/width` of the cost; `"wide"`: as wide as the outputs, in layers with twice as many inputs |
+    /// | `max_norm` | 4 | rows of R that would get longer than this stay; 0 is no bound |
+    /// | `project` | true | behind a LayerNorm, R keeps still in the one direction its outputs do not have; two passes over R |
+    ///
+    /// Errors: a pattern that matches nothing, an unknown option, a value outside its range.
+    #[rhai_fn(return_raw, pure)]
+    pub fn decorrelate(
+        ctx: NativeCallContext,
+        model: &mut ModelHandle,
+        patterns: Dynamic,
+        options: Map,
+    ) -> ScriptResult<Array> {
+        let mut options = OptionMap::new(&ctx, "decorrelate", options);
+        let wanted = decor_options(&mut options)?;
+        let chosen = super::patterns(&ctx, patterns)?;
+        let auto = chosen.iter().any(|pattern| pattern == "auto");
+        let (budget, steps) = (options.or("budget", 0.05)?, options.count("measure")?.unwrap_or(10));
+        options.finish()?;
+        let config = AutoConfig { options: wanted.clone(), budget, steps };
+        config.check().map_err(|err| script_error(&ctx, err))?; // Also where it is not used, so that a typo does not wait.
+        if !auto {
+            return apply(&ctx, model, &chosen, &wanted);
+        }
+        if chosen.len() > 1 {
+            return Err(script_error(&ctx, "decorrelate: \"auto\" chooses by itself; give it alone"));
+        }
+        model.registry().decorrelate_auto(config).map_err(|err| script_error(&ctx, err))?;
+        Ok(Array::new())
+    }
+
+    /// The same with the default options.
+    #[rhai_fn(name = "decorrelate", return_raw, pure)]
+    pub fn decorrelate_by_default(
+        ctx: NativeCallContext,
+        model: &mut ModelHandle,
+        patterns: Dynamic,
+    ) -> ScriptResult<Array> {
+        decorrelate(ctx, model, patterns, Map::new())
+    }
+
+    /// One update of every R from this step's sampled rows. Call it after `opt.step`.
+    #[rhai_fn(return_raw, pure)]
+    pub fn update_decorrelation(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<()> {
+        let notices = model.registry().update_decorrelation().map_err(|err| script_error(&ctx, err))?;
+        notices.iter().for_each(|notice| say(notice));
+        Ok(())
+    }
+
+    /// Freezes every R; each stays applied.
+    #[rhai_fn(pure)]
+    pub fn freeze_decorrelation(model: &mut ModelHandle) {
+        model.registry().freeze_decorrelation();
+    }
+
+    /// Folds every R into its weight and drops it; outputs stay the same.
+    #[rhai_fn(return_raw, pure)]
+    pub fn fuse(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<()> {
+        model.registry().fuse().map_err(|err| script_error(&ctx, err))
+    }
+
+    /// The names of all layers that can be decorrelated.
+    #[rhai_fn(pure)]
+    pub fn layers(model: &mut ModelHandle) -> Array {
+        texts(model.registry().layers().iter().map(|layer| layer.name().to_owned()))
+    }
+
+    /// The names of the decorrelated layers.
+    #[rhai_fn(pure)]
+    pub fn decorrelated(model: &mut ModelHandle) -> Array {
+        texts(model.registry().decorrelated().iter().map(|layer| layer.name().to_owned()))
+    }
+
+    /// Whether any layer is decorrelated, or will be once `"auto"` has chosen.
+    #[rhai_fn(get = "is_decorrelated", pure)]
+    pub fn is_decorrelated(model: &mut ModelHandle) -> bool {
+        model.registry().is_decorrelated()
+    }
+
+    /// Measures the inputs of layers, decorrelated or not, with the formula of decorrelated ones: from the next step on they
+    /// are part of `decorrelation_metrics` and of `layers.jsonl`. Returns their names; `[]` ends it. Costs a copy of the
+    /// sampled rows per step.
+    ///
+    /// Options: `sample` (0.1), `max_rows` (0), `condition` (false; also the condition number of `E[z zᵀ]`, from its
+    /// eigenvalues, whenever figures are read).
+    #[rhai_fn(return_raw, pure)]
+    pub fn probe_correlation(
+        ctx: NativeCallContext,
+        model: &mut ModelHandle,
+        patterns: Dynamic,
+        options: Map,
+    ) -> ScriptResult<Array> {
+        let mut options = OptionMap::new(&ctx, "probe_correlation", options);
+        let usual = DecorOptions::default();
+        let sampling = DecorOptions {
+            sample: options.or("sample", usual.sample)?,
+            max_rows: options.or("max_rows", usual.max_rows)?,
+            ..usual
+        };
+        let condition = options.or("condition", false)?;
+        options.finish()?;
+        let chosen = super::patterns(&ctx, patterns)?;
+        let names = model.registry().probe(&chosen, &sampling, condition);
+        Ok(texts(names.map_err(|err| script_error(&ctx, err))?))
+    }
+
+    /// The same with the default options.
+    #[rhai_fn(name = "probe_correlation", return_raw, pure)]
+    pub fn probe_by_default(ctx: NativeCallContext, model: &mut ModelHandle, patterns: Dynamic) -> ScriptResult<Array> {
+        probe_correlation(ctx, model, patterns, Map::new())
+    }
+
+    /// Figures of every decorrelated or probed layer at its last sample: `#{ layer: #{ decor_loss, mean_abs_corr, r_norm,
+    /// condition } }`. `r_norm` is ‖R‖₂, absent without R; `condition` only where `probe_correlation` asked for it.
+    #[rhai_fn(return_raw, pure)]
+    pub fn decorrelation_metrics(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<Map> {
+        let all = model.registry().layer_metrics().map_err(|err| script_error(&ctx, err))?;
+        Ok(all.into_iter().map(|(name, metrics)| (name.into(), Dynamic::from(figures(metrics)))).collect())
+    }
+
+    /// What decorrelation costs per step, from the size of the last step: prints as a table of layer, rows, sampled rows,
+    /// inputs, outputs, form of R, path (`x (W R)ᵀ` is fused), extra multiply-adds and memory.
+    #[rhai_fn(return_raw, pure)]
+    pub fn decorrelation_plan(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<PlanHandle> {
+        let plan = model.registry().plan().map_err(|err| script_error(&ctx, err))?;
+        Ok(PlanHandle(Rc::new(plan)))
+    }
+
+    /// The same for steps of so many images, before the first one.
+    #[rhai_fn(name = "decorrelation_plan", return_raw, pure)]
+    pub fn decorrelation_plan_for(
+        ctx: NativeCallContext,
+        model: &mut ModelHandle,
+        images: INT,
+    ) -> ScriptResult<PlanHandle> {
+        decorrelation_plan_in_pieces(ctx, model, images, 1)
+    }
+
+    /// The same for steps of so many images in micro-batches.
+    #[rhai_fn(name = "decorrelation_plan", return_raw, pure)]
+    pub fn decorrelation_plan_in_pieces(
+        ctx: NativeCallContext,
+        model: &mut ModelHandle,
+        images: INT,
+        micro_batches: INT,
+    ) -> ScriptResult<PlanHandle> {
+        const MOST: INT = 1 << 32;
+        for (name, value) in [("images", images), ("micro_batches", micro_batches)] {
+            if !(1..=MOST).contains(&value) {
+                return Err(script_error(&ctx, format!("{name}: expected 1 or more, got {value}")));
+            }
+        }
+        if images % micro_batches != 0 {
+            let message = format!("micro_batches: {images} images do not divide into {micro_batches} equal ones");
+            return Err(script_error(&ctx, message));
+        }
+        let handle = model.clone();
+        let plan = model.registry().plan_for(images, micro_batches as u64, || match handle.network() {
+            Network::Mae(mae) => mae.measure(),
+            Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) => {
+                let message =
+                    "decorrelation_plan: the rows of this model are known after a forward pass; call it without images";
+                Err(NnError::Config(message.to_owned()))
+            }
+        });
+        Ok(PlanHandle(Rc::new(plan.map_err(|err| script_error(&ctx, err))?)))
+    }
+
+    /// The table.
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn plan_text(plan: &mut PlanHandle) -> ImmutableString {
+        plan.0.to_string().into()
+    }
+
+    /// Extra multiply-adds per step.
+    #[rhai_fn(get = "extra", pure)]
+    pub fn extra(plan: &mut PlanHandle) -> FLOAT {
+        plan.0.extra()
+    }
+
+    /// Extra multiply-adds as a fraction of back-propagation's.
+    #[rhai_fn(get = "share", pure)]
+    pub fn share(plan: &mut PlanHandle) -> FLOAT {
+        plan.0.share()
+    }
+
+    /// Bytes of memory on top.
+    #[rhai_fn(get = "memory_bytes", pure)]
+    pub fn memory_bytes(plan: &mut PlanHandle) -> INT {
+        plan.0.memory()
+    }
+
+    /// The lines of the table: an array of `#{ layer, rows, sampled, inputs, outputs, form, path, plain, extra, memory_bytes }`.
+    #[rhai_fn(name = "rows", get = "layers", pure)]
+    pub fn plan_layers(plan: &mut PlanHandle) -> Array {
+        plan.0.layers.iter().map(|layer| Dynamic::from(line(layer))).collect()
+    }
+}
+
+fn figures(metrics: LayerMetrics) -> Map {
+    let LayerMetrics { decor_loss, mean_abs_corr, r_norm, condition } = metrics;
+    let all = [
+        ("decor_loss", Some(decor_loss)),
+        ("mean_abs_corr", Some(mean_abs_corr)),
+        ("r_norm", r_norm),
+        ("condition", condition),
+    ];
+    all.into_iter().filter_map(|(name, figure)| Some((name.into(), Dynamic::from(figure?)))).collect()
+}
+
+fn line(layer: &LayerCost) -> Map {
+    Map::from([
+        ("layer".into(), layer.name.clone().into()),
+        ("rows".into(), layer.rows.into()),
+        ("sampled".into(), layer.sampled.into()),
+        ("inputs".into(), layer.inputs.into()),
+        ("outputs".into(), layer.outputs.into()),
+        ("form".into(), layer.form.clone().into()),
+        ("path".into(), if layer.fused { "fused" } else { "two-step" }.into()),
+        ("plain".into(), layer.plain.into()),
+        ("extra".into(), layer.extra.into()),
+        ("memory_bytes".into(), layer.memory.into()),
+    ])
+}

@@ -6,7 +6,7 @@ unexport CARGO_TARGET_DIR # The binary lies in target/.
 HOST := target/release/dbp-host
 
 # tools/libtorch.py links a LIBTORCH of your own; .cargo/config.toml alone tells the build where that is.
-.PHONY: help setup build demo test check clean
+.PHONY: help setup build demo test check bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: setup ## Set up and run all tests
 check: setup ## Formatting and lints, warnings denied
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
+
+bench: setup ## Time decorrelation against its peers, as ratios (ARGS=--quick tries it out)
+	cargo bench --bench step -- $(ARGS)
 
 clean: ## Remove build outputs; runs/ and the cache stay
 	cargo clean

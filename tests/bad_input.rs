@@ -194,29 +194,35 @@ fn a_broken_checkpoint_is_named_and_left_as_it_is() {
 #[test]
 fn divergence_keeps_the_last_good_checkpoint() {
     let place = workplace(40, 0);
-    for (i, cause) in [("lr", "1e6"), ("decor_lr", "50")].into_iter().enumerate() {
-        let runs = place.path().join(format!("runs-{i}"));
-        let mut command = small(place.path(), &[cause, ("steps", "60"), ("every", "5")]);
-        command.arg("--runs").arg(&runs);
-        let ended = end(command);
-        check(ended, 3, &["training diverged", "not finite at step", "checkpoints/last", "smaller lr or decor_lr"]);
-        let run = only_run(&runs);
-        assert_eq!(json(&run.join("run.json"))["status"], "diverged", "{cause:?}");
-        for file in ["model.safetensors", "optimizer.safetensors"] {
-            let bytes = fs::read(run.join("checkpoints/last").join(file)).unwrap();
-            let tensors = SafeTensors::deserialize(&bytes).unwrap();
-            for (name, tensor) in tensors.tensors() {
-                let finite = tensor.data().as_chunks().0.iter().all(|value| f32::from_le_bytes(*value).is_finite());
-                assert!(finite, "{cause:?}: {name}");
-            }
+    let runs = place.path().join("runs");
+    let ended = end(small(place.path(), &[("lr", "1e6"), ("steps", "60"), ("every", "5")]));
+    check(ended, 3, &["training diverged", "not finite at step", "checkpoints/last", "smaller lr or decor_lr"]);
+    let run = only_run(&runs);
+    assert_eq!(json(&run.join("run.json"))["status"], "diverged");
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        let bytes = fs::read(run.join("checkpoints/last").join(file)).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        for (name, tensor) in tensors.tensors() {
+            let finite = tensor.data().as_chunks().0.iter().all(|value| f32::from_le_bytes(*value).is_finite());
+            assert!(finite, "{name}");
         }
-        // It is there to go on with, more carefully: with weights learning at 0 and R as it is, nothing can diverge.
-        let mut command = dbp_host(place.path());
-        command.arg("--resume").arg(&run);
-        set(&mut command, &[("lr", "0"), ("decor_lr", "1e-9"), ("steps", "7")]);
-        end(command).expect(0);
-        assert_eq!(json(&run.join("run.json"))["status"], "done", "{cause:?}");
     }
+    // It is there to go on with, more carefully: with weights learning at 0 and R as it is, nothing can diverge.
+    let mut command = dbp_host(place.path());
+    command.arg("--resume").arg(&run);
+    set(&mut command, &[("lr", "0"), ("decor_lr", "1e-9"), ("steps", "7")]);
+    end(command).expect(0);
+    assert_eq!(json(&run.join("run.json"))["status"], "done");
+}
+
+/// A thousand times what is stable: every layer's guard says so and halves it, and training goes on.
+#[test]
+fn a_decorrelation_rate_far_too_large_is_survived() {
+    let place = workplace(40, 0);
+    let ended = end(small(place.path(), &[("decor_lr", "50"), ("steps", "20"), ("every", "5")])).expect(0);
+    let said = "decorrelation of encoder.patch_embed.proj: a rate of 5.00e1 is above 2/λmax";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    assert_eq!(json(&only_run(&place.path().join("runs")).join("run.json"))["status"], "done");
 }
 
 #[test]

@@ -25,6 +25,7 @@ fn workplace() -> TempDir {
     fill_with_pictures(&folder.path().join("pictures"), 60, 6);
     fs::write(folder.path().join("own.rhai"), OWN_SCRIPT).unwrap();
     fs::write(folder.path().join("two.rhai"), TWO_RUNS).unwrap();
+    fs::write(folder.path().join("auto.rhai"), AUTO).unwrap();
     folder
 }
 
@@ -80,6 +81,16 @@ for name in ["plain", "decorrelated"] {
     model.decorrelate(if name == "plain" { [] } else { ["encoder.**"] }, recipe.dbp);
     mae::pretrain(model, images, recipe, name);
 }
+"#;
+
+/// Measures five steps, then decorrelates what `"auto"` chooses; a probe goes on beside it.
+const AUTO: &str = r#"
+import "std/mae" as mae;
+let recipe = mae::recipe("nano", #{ image_size: 32, batch: 16, steps: 12, every: 2 });
+let images = data::open(arg("data", ""));
+let model = mae::build(recipe, images);
+model.decorrelate("auto", recipe.dbp + #{ lr: 0.01, budget: 0.3, measure: 5, preset: "lean", kappa: 0.1 });
+mae::pretrain(model, images, recipe);
 "#;
 
 fn script(folder: &Path, runs: &str, name: &str) -> Command {
@@ -385,6 +396,25 @@ fn of_two_runs_the_finished_one_is_left_alone() {
         assert_same(&children(&reference).1, &children(root).1, "the second run");
         let names = |root: &Path| json(&root.join("index.json"))["runs"].clone();
         assert_eq!(names(root), names(&reference));
+    }
+}
+
+#[test]
+fn what_auto_measured_and_chose_survives_a_kill() {
+    let place = workplace();
+    end(script(place.path(), "whole", "auto.rhai")).expect(0);
+    let whole = only_run(&place.path().join("whole"));
+    let chosen = json(&whole.join("run.json"))["decorrelated"].clone();
+    assert!((1..27).contains(&chosen.as_array().unwrap().len()), "{chosen}");
+    let moments: [Moment; 2] = [("measuring", |run| logged(run, 2)), ("chosen", |run| logged(run, 8))];
+    for (when, moment) in moments {
+        let runs = place.path().join(when);
+        killed(script(place.path(), runs.to_str().unwrap(), "auto.rhai"), &runs, moment);
+        let run = only_run(&runs);
+        resume(place.path(), &run).expect(0);
+        assert_same(&whole, &run, when);
+        let record = json(&run.join("run.json"));
+        assert_eq!((&record["decorrelated"], record["auto"].is_array()), (&chosen, true));
     }
 }
 

@@ -171,7 +171,9 @@ impl Decorrelation {
         if verdict.freeze {
             self.set_frozen(true);
             let patience = self.options.patience;
-            return Some(format!("{name}: R is frozen at step {step}, its loss has not fallen for {patience} steps"));
+            return Some(format!(
+                "decorrelation of {name}: R is frozen at step {step}, its loss has not fallen for {patience} steps"
+            ));
         }
         verdict.notice
     }

@@ -73,14 +73,14 @@ impl Guard {
                 self.scale *= 0.5;
             }
             verdict.notice = Some(format!(
-                "{name}: a decorrelation rate of {before:.2e} is above 2/λmax = {stable:.2e} of its inputs, where R \
+                "decorrelation of {name}: a rate of {before:.2e} is above 2/λmax = {stable:.2e} of its inputs, where R \
                  diverges; it goes on with {:.2e}",
                 rate * self.scale
             ));
         } else if look.longest_row > self.limit {
             self.scale *= 0.5;
             verdict.notice = Some(format!(
-                "{name}: R keeps growing, its longest row is {:.1}; its decorrelation rate is halved to {:.2e}",
+                "decorrelation of {name}: R keeps growing, its longest row is {:.1}; the rate is halved to {:.2e}",
                 look.longest_row,
                 rate * self.scale
             ));
@@ -112,7 +112,7 @@ mod tests {
         let verdict = guard.judge(&look(1.0, 1.0, 100.0), "fc1", 0.05, 0, 0);
         assert_eq!(guard.scale, 0.25); // 0.0125 < 2/100
         let notice = verdict.notice.unwrap();
-        assert!(notice.starts_with("fc1: a decorrelation rate of 5.00e-2 is above 2/λmax = 2.00e-2"), "{notice}");
+        assert!(notice.starts_with("decorrelation of fc1: a rate of 5.00e-2 is above 2/λmax = 2.00e-2"), "{notice}");
         assert_eq!(guard.judge(&look(1.0, 1.0, 100.0), "fc1", 0.05, 0, 50), Verdict::default());
         assert_eq!(guard.judge(&look(1.0, 1.0, 0.0), "fc1", 0.05, 0, 50), Verdict::default());
     }

@@ -392,6 +392,20 @@ impl Registry {
         weights
     }
 
+    /// Takes over a checkpoint of the very same layers, for going on with its run.
+    ///
+    /// Errors: those of [`Self::load_state`], and an R that only the checkpoint or only the model has.
+    pub fn resume_state(&self, state: &[(String, Tensor)]) -> NnResult<()> {
+        let own = self.state();
+        if let Some((name, _)) = own.iter().find(|(name, _)| !state.iter().any(|(other, _)| other == name)) {
+            return Err(NnError::Missing { name: name.clone() });
+        }
+        if let Some((name, _)) = state.iter().find(|(name, _)| !own.iter().any(|(other, _)| other == name)) {
+            return Err(NnError::Unexpected { name: name.clone() });
+        }
+        self.load_state(state)
+    }
+
     /// Takes over a checkpoint, fused or not. A layer that is decorrelated here takes its R, or R = I if the checkpoint has
     /// none; a layer that is not takes `W R` for its weight.
     ///

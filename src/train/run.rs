@@ -124,7 +124,7 @@ impl Run {
             Some((model, optimizer, state)) => {
                 let place = setup.dir.join("checkpoints/last/model.safetensors");
                 setup.model.restore_decor_state(&state.decorrelation)?;
-                setup.model.load_state(&model).map_err(|err| TrainError::broken(&place, err))?;
+                setup.model.resume_state(&model).map_err(|err| TrainError::broken(&place, err))?;
                 setup.optimizer.load_state(&optimizer)?;
                 setup.model.set_lr_fraction(state.lr_fraction);
                 state
@@ -402,9 +402,9 @@ impl Run {
         OF_THE_RUN.contains(&key) || OF_THE_START.contains(&key)
     }
 
-    /// Whether `run.json` has such an entry.
-    pub fn has_note(&self, key: &str) -> bool {
-        self.setup.record.contains_key(key)
+    /// An entry of `run.json`.
+    pub fn noted(&self, key: &str) -> Option<&Value> {
+        self.setup.record.get(key)
     }
 
     /// The lines of `metrics.jsonl` so far.

@@ -70,14 +70,15 @@ impl RunHandle {
 
     /// What `"auto"` chose, once it has: the run was started before.
     fn note_choice(&self) -> Result<(), TrainError> {
-        let mut run = self.run.borrow_mut();
-        if run.has_note("auto") {
-            return Ok(());
-        }
         let Some(choice) = self.model.registry().auto_choice() else { return Ok(()) };
         let names: Vec<&str> = choice.iter().filter(|c| c.chosen).map(|c| c.name.as_str()).collect();
-        run.note("decorrelated", json!(names))?;
-        run.note("auto", json!(choice))
+        let mut run = self.run.borrow_mut();
+        for (key, value) in [("decorrelated", json!(names)), ("auto", json!(choice))] {
+            if run.noted(key) != Some(&value) {
+                run.note(key, value)?;
+            }
+        }
+        Ok(())
     }
 
     fn note_skipped(&self) -> Result<(), TrainError> {

@@ -1,0 +1,70 @@
+//! Pairs of timings in turn, A B A B …, and the median of their ratios: a machine that slows down slows both sides of a pair.
+
+use std::time::Instant;
+
+use crate::Result;
+
+/// B over A. Times in seconds.
+pub struct Pairs {
+    count: usize,
+    /// Lower quartile, median, upper quartile of the pairs' ratios.
+    ratio: [f64; 3],
+    a_secs: f64,
+    b_secs: f64,
+}
+
+impl Pairs {
+    /// Times `count` pairs, after one call of each that is not timed.
+    pub fn time(count: usize, mut a: impl FnMut() -> Result<()>, mut b: impl FnMut() -> Result<()>) -> Result<Self> {
+        a()?;
+        b()?;
+        let (mut a_secs, mut b_secs) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let start = Instant::now();
+            a()?;
+            let between = Instant::now();
+            b()?;
+            a_secs.push((between - start).as_secs_f64());
+            b_secs.push(between.elapsed().as_secs_f64());
+        }
+        let ratios: Vec<f64> = a_secs.iter().zip(&b_secs).map(|(a, b)| b / a).collect();
+        Ok(Self {
+            count,
+            ratio: [0.25, 0.5, 0.75].map(|at| quantile(&ratios, at)),
+            a_secs: quantile(&a_secs, 0.5),
+            b_secs: quantile(&b_secs, 0.5),
+        })
+    }
+
+    /// The line of one claim; `beside` is what else there is to say.
+    pub fn print(&self, name: &str, counted: f64, bound: Option<f64>, beside: &str) {
+        let [low, median, high] = self.ratio;
+        println!(
+            "ratio {name} {median:.3}   counted {counted:.3}{}   quartiles {low:.3} {high:.3}   \
+             median of {} pairs, {} and {}, {beside}",
+            verdict(median, bound),
+            self.count,
+            duration(self.b_secs),
+            duration(self.a_secs),
+        );
+    }
+}
+
+/// Linear between the two values next to it.
+fn quantile(values: &[f64], at: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = at * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    low + place.fract() * (high - low)
+}
+
+/// A bound, and in words whether it is met; nothing without one.
+pub fn verdict(value: f64, bound: Option<f64>) -> String {
+    bound
+        .map_or(String::new(), |bound| format!(" bound {bound:.3} {}", if value <= bound { "within" } else { "ABOVE" }))
+}
+
+fn duration(secs: f64) -> String {
+    if secs >= 1.0 { format!("{secs:.1} s") } else { format!("{:.1} ms", 1e3 * secs) }
+}

@@ -52,28 +52,34 @@ impl Factor {
         Ok(Self::LowRank(LowRank::identity(name, inputs, options.rank, kind, device)?))
     }
 
-    /// A checkpoint's `[d, d]` or `[k, b, b]` for a layer of `inputs` over all its groups.
+    /// A checkpoint's `[d, d]` or `[k, b, b]` for a layer of `inputs` per group; no block spans two groups.
     ///
     /// Errors: [`NnError::Shape`] if it does not fit.
-    pub fn from_matrix(name: &str, r: Tensor, inputs: i64) -> NnResult<Self> {
+    pub fn from_matrix(name: &str, r: Tensor, inputs: i64, groups: i64) -> NnResult<Self> {
         let size = r.size();
         let fits = match size[..] {
-            [a, b] => a == inputs && b == inputs,
-            [k, a, b] => a == b && k * a == inputs,
+            [a, b] => groups == 1 && a == inputs && b == inputs,
+            [k, a, b] => a == b && k % groups == 0 && k * a == inputs * groups,
             _ => false,
         };
         if !fits {
-            return Err(NnError::Shape { name: name.to_owned(), expected: vec![inputs, inputs], found: size });
+            let expected = if groups == 1 { vec![inputs, inputs] } else { vec![groups, inputs, inputs] };
+            return Err(NnError::Shape { name: name.to_owned(), expected, found: size });
         }
         Ok(Self::Blocks(Blocks::from_matrix(r)))
     }
 
-    /// A checkpoint's U and V for a layer of `inputs`.
+    /// A checkpoint's U and V, named `<name>_u` and `<name>_v`, for a layer of `inputs`.
     ///
     /// Errors: [`NnError::Shape`] if they do not fit.
     pub fn from_low_rank(name: &str, u: Tensor, v: Tensor, inputs: i64) -> NnResult<Self> {
-        if u.dim() != 2 || u.size()[0] != inputs || u.size() != v.size() {
-            return Err(NnError::Shape { name: name.to_owned(), expected: vec![inputs, -1], found: u.size() });
+        let misfit =
+            |ending, expected, found| Err(NnError::Shape { name: format!("{name}_{ending}"), expected, found });
+        if u.dim() != 2 || u.size()[0] != inputs {
+            return misfit("u", vec![inputs, -1], u.size());
+        }
+        if v.size() != u.size() {
+            return misfit("v", u.size(), v.size());
         }
         Ok(Self::LowRank(LowRank { u, v }))
     }

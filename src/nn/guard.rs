@@ -89,7 +89,8 @@ impl Guard {
             }
         }
         match self.lowest {
-            Some((lowest, at)) if look.loss.is_nan() || look.loss >= FALLEN * lowest => {
+            // Steps that count from 0 again are another run's, and its patience is whole.
+            Some((lowest, at)) if step >= at && (look.loss.is_nan() || look.loss >= FALLEN * lowest) => {
                 verdict.freeze = patience > 0 && step - at >= patience;
             }
             _ => self.lowest = Some((look.loss, step)),

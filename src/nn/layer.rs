@@ -250,7 +250,7 @@ impl Layer {
     /// Errors: [`NnError::Missing`] or [`NnError::Shape`] naming the first that does not fit.
     pub(super) fn r_sources<'a>(&self, find: impl Fn(&str) -> Option<&'a Tensor>) -> NnResult<Vec<(Tensor, Tensor)>> {
         let named = |ending: &str| format!("{}.{ending}", self.name);
-        let none = ["decorrelation", "decorrelation_u"].iter().all(|ending| find(&named(ending)).is_none());
+        let none = ["decorrelation", "decorrelation_u", "decorrelation_v"].iter().all(|r| find(&named(r)).is_none());
         let mut sources = Vec::new();
         for (name, own) in self.r_tensors() {
             let found = match find(&name) {
@@ -280,7 +280,7 @@ impl Layer {
 
     /// This plain layer's weight, and `W R` of a checkpoint that has an R for it.
     ///
-    /// Errors: [`NnError::Missing`] or [`NnError::Shape`] if that R does not fit the weight.
+    /// Errors: [`NnError::Missing`], [`NnError::Shape`] or [`NnError::Unexpected`] if that R does not fit the weight.
     pub(super) fn weight_with_r<'a>(
         &self,
         find: impl Fn(&str) -> Option<&'a Tensor>,
@@ -291,10 +291,13 @@ impl Layer {
         let kinds = (self.weight.kind(), self.weight.device());
         let like = |tensor: &Tensor| tensor.f_to_kind(kinds.0)?.f_to_device(kinds.1);
         let saved = if let Some(r) = find(&named("decorrelation")) {
-            Factor::from_matrix(&named("decorrelation"), like(r)?, self.inputs * self.groups)?
-        } else if find(&named("decorrelation_u")).is_some() {
+            Factor::from_matrix(&named("decorrelation"), like(r)?, self.inputs, self.groups)?
+        } else if find(&named("decorrelation_u")).or_else(|| find(&named("decorrelation_v"))).is_some() {
             let (u, v) = (like(need("decorrelation_u")?)?, like(need("decorrelation_v")?)?);
-            Factor::from_low_rank(&named("decorrelation_u"), u, v, self.inputs)?
+            if self.groups > 1 {
+                return Err(NnError::Unexpected { name: named("decorrelation_u") }); // Low rank is for one group.
+            }
+            Factor::from_low_rank(&named("decorrelation"), u, v, self.inputs)?
         } else {
             return Ok(None);
         };

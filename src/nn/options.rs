@@ -203,7 +203,7 @@ impl DecorOptions {
     /// wide: at least one.
     pub fn rows(&self, total: i64, micro_batches: u64, width: i64) -> i64 {
         let passes = micro_batches.max(1) as i64;
-        let per_pass = |rows: i64| (rows + passes - 1) / passes;
+        let per_pass = |rows: i64| rows / passes + i64::from(rows % passes != 0);
         let wanted = match self.sample {
             Sample::Rows(rows) => per_pass(rows),
             Sample::Fraction(fraction) => (total as f64 * fraction) as i64,

@@ -95,7 +95,8 @@ fn a_rate_above_two_over_lambda_max_is_halved_and_said() {
             assert_eq!(notices, [""; 0]);
         } else {
             let [notice] = notices.as_slice() else { panic!("{notices:?}") };
-            let want = format!("layer: a decorrelation rate of {:.2e} is above 2/λmax = {stable:.2e}", times * stable);
+            let want =
+                format!("decorrelation of layer: a rate of {:.2e} is above 2/λmax = {stable:.2e}", times * stable);
             assert!(notice.starts_with(&want), "{notice}");
             assert!(notice.ends_with(&format!("it goes on with {rate:.2e}")), "{notice}");
         }
@@ -230,7 +231,10 @@ fn the_guard_slows_an_r_without_bound_and_training_goes_on() {
         optimizer.step(1e-3).unwrap();
         notices.extend(single.registry.update_decorrelation().unwrap());
     }
-    assert!(notices.len() >= 2 && notices[0].starts_with("layer: R keeps growing, its longest row is "), "{notices:?}");
+    assert!(
+        notices.len() >= 2 && notices[0].starts_with("decorrelation of layer: R keeps growing, its longest row is "),
+        "{notices:?}"
+    );
     assert_eq!(single.registry.decor_rate().unwrap(), 0.02 * 0.5f64.powi(notices.len() as i32), "{notices:?}");
     let longest = longest_row(&single.r());
     assert!(longest < 4.0 * 8.0 * 2f64.powi(notices.len() as i32), "a row of {longest}");
@@ -324,7 +328,8 @@ fn patience_freezes_an_r_whose_loss_no_longer_falls() {
                 break;
             }
         } else if let [notice] = notices.as_slice() {
-            let want = format!("layer: R is frozen at step {step}, its loss has not fallen for 300 steps");
+            let want =
+                format!("decorrelation of layer: R is frozen at step {step}, its loss has not fallen for 300 steps");
             assert_eq!(*notice, want);
             frozen = Some((step, single.r()));
         } else {
@@ -346,7 +351,7 @@ fn patience_starts_anew_where_steps_do() {
         assert_eq!(single.step(&x, step), [""; 0], "step {step}");
     }
     let notices = single.step(&x, 100);
-    assert_eq!(notices, ["layer: R is frozen at step 100, its loss has not fallen for 100 steps"]);
+    assert_eq!(notices, ["decorrelation of layer: R is frozen at step 100, its loss has not fallen for 100 steps"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! For the first few steps every candidate's inputs are probed. Then the set is chosen that holds the most correlation for
 //! multiply-adds within a budget: a 0-1 knapsack, solved exactly on costs rounded up to a two-thousandth of the budget.
-//! Benefit: `Σ_{i≠j} ρ_ij²/d · d` of the layer's inputs beyond chance, so that a wide layer counts for its width; cost:
+//! Benefit: `Σ_{i≠j} ρ_ij²` of the layer's inputs beyond chance, over the pairs that its R can reach (within blocks); cost:
 //! [`super::cost`]. The paper (arXiv:2510.14657) leaves automatic selection as future work.
 
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     pub name: String,
-    /// Correlation that there is to remove, in inputs.
+    /// Correlation that there is to remove: squared, summed over pairs of inputs.
     pub benefit: f64,
     /// Extra multiply-adds as a fraction of a step.
     pub cost: f64,

@@ -70,7 +70,7 @@ impl Conv2dConfig {
     /// Height and width of the output for an input of this size.
     ///
     /// Errors: [`NnError::Config`] if the kernel is larger than the padded input.
-    fn output(&self, (h, w): (i64, i64)) -> NnResult<(i64, i64)> {
+    pub fn output(&self, (h, w): (i64, i64)) -> NnResult<(i64, i64)> {
         let side = |size, kernel, stride, padding, dilation| {
             let spare = size + 2 * padding - dilation * (kernel - 1) - 1;
             if spare < 0 {
@@ -100,6 +100,10 @@ impl Conv2d {
         let layer = Layer::new(scope, &[out_channels, in_channels / groups, kernel.0, kernel.1], groups)?;
         let bias = if bias { Some(scope.constant("bias", out_channels, 0.0)?) } else { None };
         Ok(Rc::new(Self { config: config.clone(), layer, bias }))
+    }
+
+    pub fn config(&self) -> &Conv2dConfig {
+        &self.config
     }
 
     pub fn layer(&self) -> &Rc<Layer> {

@@ -26,6 +26,8 @@ pub struct Decorrelation {
     options: DecorOptions,
     frozen: bool,
     guard: Guard,
+    /// Of the last training pass.
+    step: u64,
     /// `A = W R` while W and R stand still, and the gradient that collects in it.
     effective: Option<Tensor>,
     /// Sampled raw rows of the last step that had any: kept after the update, for figures.
@@ -54,6 +56,7 @@ impl Decorrelation {
             options,
             frozen: false,
             guard: Guard::default(),
+            step: 0,
             effective: None,
             kept: Kept::default(),
             spent: false,
@@ -98,6 +101,7 @@ impl Decorrelation {
 
     /// Whether the update of the step at `place` will want rows. Freezes R once `stop_at` is reached.
     pub fn wants_rows(&mut self, place: &Place) -> bool {
+        self.step = place.step;
         let stop = match self.options.stop_at {
             Some(StopAt::Step(step)) => place.step >= step,
             Some(StopAt::Epoch(epoch)) => place.epoch >= epoch,
@@ -136,6 +140,17 @@ impl Decorrelation {
         tch::no_grad(|| self.factor.fold(&gradient, self.groups)).map(Some)
     }
 
+    /// Errors: [`NnError::Config`] if the gradient in `A` still waits for the optimizer, which needs R as it was.
+    pub fn refuse_pending(&self, what: &str) -> NnResult<()> {
+        match &self.effective {
+            Some(a) if a.f_grad()?.defined() => {
+                let message = format!("{what}: call it after the optimizer's step, which still needs R as it was");
+                Err(NnError::Config(message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Forgets `A`: W or R has changed, or its gradient was used.
     pub fn invalidate(&mut self) {
         self.effective = None;
@@ -146,7 +161,7 @@ impl Decorrelation {
         let scheduled = match &self.options.schedule {
             DecorSchedule::Constant => self.options.lr,
             DecorSchedule::Follow => self.options.lr * lr_fraction,
-            DecorSchedule::Own(schedule) => schedule.at(self.kept.step()),
+            DecorSchedule::Own(schedule) => schedule.at(self.step),
         };
         scheduled * self.guard.scale
     }
@@ -155,7 +170,9 @@ impl Decorrelation {
     pub fn look(&self) -> NnResult<Option<Tensor>> {
         let due = (self.kept.step() / self.options.every).is_multiple_of(guard::EVERY);
         match self.kept.rows()? {
-            Some(rows) if due && !self.spent => tch::no_grad(|| Look::take(&self.factor, &rows)).map(Some),
+            Some(rows) if due && !self.spent => {
+                tch::no_grad(|| Look::take(&self.factor, &rows, self.options.kappa)).map(Some)
+            }
             _ => Ok(None),
         }
     }
@@ -185,12 +202,7 @@ impl Decorrelation {
         if self.spent {
             return Ok(());
         }
-        if let Some(a) = &self.effective
-            && a.f_grad()?.defined()
-        {
-            let message = "update_decorrelation: call it after the optimizer's step, which still needs R as it was";
-            return Err(NnError::Config(message.to_owned()));
-        }
+        self.refuse_pending("update_decorrelation")?;
         let DecorOptions { kappa, max_norm, .. } = self.options;
         let rule = Rule { rate: self.rate(lr_fraction), kappa, max_norm, unseen };
         tch::no_grad(|| self.factor.update(&rows, rule))?;
@@ -229,11 +241,16 @@ impl Decorrelation {
 
     /// What a checkpoint needs of the last sample, computed once; `None` before the first.
     pub fn last_figures(&mut self, condition: bool) -> NnResult<Option<LastFigures>> {
-        if self.figures.is_none()
-            && self.spent
-            && let (Some(loss), Some(metrics)) = (self.loss()?, self.metrics(condition)?)
+        let known = self.figures.is_some_and(|figures| !condition || figures.metrics.condition.is_some());
+        if self.spent
+            && !known
+            && let Some(rows) = self.kept.rows()?
         {
-            self.figures = Some(LastFigures { quick_loss: loss.f_double_value(&[])?, metrics });
+            let quick_loss = tch::no_grad(|| decor_loss(&self.factor.rows_by_block(&rows)?))?.f_double_value(&[])?;
+            self.figures = Some(LastFigures { quick_loss, metrics: self.metrics_of(&rows, condition)? });
+        }
+        if let Some(figures) = self.figures.as_mut().filter(|_| !condition) {
+            figures.metrics.condition = None;
         }
         Ok(self.figures)
     }

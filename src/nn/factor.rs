@@ -204,14 +204,15 @@ impl Factor {
     }
 }
 
-/// The largest eigenvalue, by size, of `C = ZᵀZ/n − diag(·)`, the largest of its blocks; left on the device. Above
-/// `2/λmax` the update overshoots. Shapes: `z [n, d]` or `[k, n, b]`.
-pub fn largest_eigenvalue(z: &Tensor) -> NnResult<Tensor> {
+/// The largest eigenvalue, by size, of `(1−κ) C + κ diag(v)` with `C = ZᵀZ/n − diag(v)`, the largest of its blocks; left on the
+/// device. An η above `2/λmax` overshoots. Shapes: `z [n, d]` or `[k, n, b]`.
+pub fn largest_eigenvalue(z: &Tensor, kappa: f64) -> NnResult<Tensor> {
     const ROUNDS: usize = 12; // The largest stands far out wherever it matters.
-    let share = 1.0 / z.size()[z.dim() - 2] as f64;
+    let share = (1.0 - kappa) / z.size()[z.dim() - 2] as f64;
     let (zt, variance) = (z.f_transpose(-2, -1)?, z.f_square()?.f_mean_dim(-2i64, false, z.kind())?.f_unsqueeze(-1)?);
+    let own = variance.f_mul_scalar(2.0 * kappa - 1.0)?;
     let times = |y: &Tensor| -> NnResult<Tensor> {
-        Ok(zt.f_matmul(&z.f_matmul(y)?)?.f_mul_scalar(share)?.f_sub(&variance.f_mul(y)?)?)
+        Ok(zt.f_matmul(&z.f_matmul(y)?)?.f_mul_scalar(share)?.f_add(&own.f_mul(y)?)?)
     };
     let mut y = start(&zt)?;
     for _ in 0..ROUNDS {

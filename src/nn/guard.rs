@@ -46,10 +46,11 @@ pub struct Look {
 
 impl Look {
     /// The three figures, left on the device. Shapes: `rows [n, d]` → `[3]`.
-    pub fn take(factor: &Factor, rows: &Tensor) -> NnResult<Tensor> {
+    pub fn take(factor: &Factor, rows: &Tensor, kappa: f64) -> NnResult<Tensor> {
         let z = factor.rows_by_block(rows)?;
-        let figures = [decor_loss(&z)?, factor.longest_row()?, largest_eigenvalue(&z)?];
-        Ok(Tensor::f_stack(&figures.map(|figure| figure.reshape([])), 0)?)
+        let figures = [decor_loss(&z)?, factor.longest_row()?, largest_eigenvalue(&z, kappa)?];
+        let scalars = figures.iter().map(|figure| figure.f_reshape([])).collect::<Result<Vec<_>, _>>()?;
+        Ok(Tensor::f_stack(&scalars, 0)?)
     }
 }
 
@@ -68,7 +69,7 @@ impl Guard {
         let mut verdict = Verdict::default();
         let stable = 2.0 / look.largest_eigenvalue;
         let before = rate * self.scale;
-        if stable.is_finite() && before > stable {
+        if stable.is_finite() && stable > 0.0 && before > stable {
             while rate * self.scale > stable {
                 self.scale *= 0.5;
             }
@@ -77,14 +78,14 @@ impl Guard {
                  diverges; it goes on with {:.2e}",
                 rate * self.scale
             ));
-        } else if look.longest_row > self.limit {
+        } else if look.longest_row.is_finite() && look.longest_row > self.limit {
             self.scale *= 0.5;
             verdict.notice = Some(format!(
                 "decorrelation of {name}: R keeps growing, its longest row is {:.1}; the rate is halved to {:.2e}",
                 look.longest_row,
                 rate * self.scale
             ));
-            while look.longest_row > self.limit && self.limit.is_finite() {
+            while look.longest_row > self.limit {
                 self.limit *= 2.0;
             }
         }
@@ -93,7 +94,8 @@ impl Guard {
             Some((lowest, at)) if step >= at && (look.loss.is_nan() || look.loss >= FALLEN * lowest) => {
                 verdict.freeze = patience > 0 && step - at >= patience;
             }
-            _ => self.lowest = Some((look.loss, step)),
+            _ if look.loss.is_finite() => self.lowest = Some((look.loss, step)),
+            _ => {}
         }
         verdict
     }

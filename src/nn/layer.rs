@@ -29,6 +29,8 @@ pub struct Layer {
     gamma: RefCell<Option<Tensor>>,
     decorrelation: RefCell<Option<Decorrelation>>,
     probe: RefCell<Option<Probe>>,
+    /// What `"auto"` measures before it chooses: apart from what a person probes.
+    measured: RefCell<Option<(DecorOptions, Kept)>>,
     /// Input rows of the last training pass, and the micro-batches of its step.
     seen: Cell<Option<(i64, u64)>>,
 }
@@ -64,6 +66,7 @@ impl Layer {
             gamma: RefCell::default(),
             decorrelation: RefCell::default(),
             probe: RefCell::default(),
+            measured: RefCell::default(),
             seen: Cell::default(),
         });
         scope.decorrelatable(&layer, &weight);
@@ -112,6 +115,9 @@ impl Layer {
                     tch::no_grad(|| take(&ids))?.f_to_kind(self.weight.kind())?
                 })
             };
+            if let Some((options, kept)) = self.measured.borrow_mut().as_mut() {
+                kept.add(place, pick(options.rows(rows, micro_batches, self.inputs))?);
+            }
             let updates = decorrelation.as_mut().is_some_and(|own| own.wants_rows(place));
             if let Some(own) = decorrelation.as_mut().filter(|_| updates) {
                 own.observe(place, pick(own.sampled(rows, micro_batches))?);
@@ -174,11 +180,24 @@ impl Layer {
             probe.map(|(options, condition)| Probe { options, condition, kept: Kept::default(), figures: None });
     }
 
-    /// How much correlation the probed inputs hold, left on the device; `None` without a sample.
-    pub(super) fn probed_excess(&self) -> NnResult<Option<Tensor>> {
-        let probe = self.probe.borrow();
-        let Some(rows) = probe.as_ref().map(|probe| probe.kept.rows()).transpose()?.flatten() else { return Ok(None) };
-        excess_correlation(&rows).map(Some)
+    pub(super) fn set_measured(&self, options: Option<DecorOptions>) {
+        *self.measured.borrow_mut() = options.map(|options| (options, Kept::default()));
+    }
+
+    /// How much correlation the inputs hold that an R of the measuring options can reach, left on the device; `None` without a
+    /// sample.
+    pub(super) fn measured_excess(&self) -> NnResult<Option<Tensor>> {
+        let measured = self.measured.borrow();
+        let Some((options, kept)) = measured.as_ref() else { return Ok(None) };
+        let Some(rows) = kept.rows()? else { return Ok(None) };
+        let width = options.block_width(&self.name, self.inputs, self.outputs / self.groups)?;
+        let blocks = rows.f_view([rows.size()[0], -1, width])?.f_transpose(0, 1)?; // [k, n, b]
+        excess_correlation(&blocks).map(Some)
+    }
+
+    /// Errors: [`NnError::Config`] if the gradient in `A = W R` still waits for the optimizer.
+    pub(super) fn refuse_pending_gradient(&self, what: &str) -> NnResult<()> {
+        self.decorrelation.borrow().as_ref().map_or(Ok(()), |own| own.refuse_pending(what))
     }
 
     pub(super) fn look(&self) -> NnResult<Option<Tensor>> {
@@ -330,13 +349,15 @@ impl Layer {
 
     /// What a checkpoint keeps beside W and R; figures that are not finite are left out.
     pub(super) fn state(&self) -> NnResult<Option<LayerState>> {
-        let probed = self.metrics()?.filter(LayerMetrics::is_finite);
+        let by_probe = self.decorrelation.borrow().as_ref().is_none_or(Decorrelation::frozen);
+        let probed = if by_probe { self.metrics()?.filter(LayerMetrics::is_finite) } else { None };
         let (mut decorrelation, probe) = (self.decorrelation.borrow_mut(), self.probe.borrow());
         if decorrelation.is_none() && probe.is_none() {
             return Ok(None);
         }
         let condition = probe.as_ref().is_some_and(|probe| probe.condition);
         let mut state = LayerState { name: self.name.clone(), probed, ..LayerState::default() };
+        state.probe = probe.as_ref().map(|probe| (probe.options.clone(), probe.condition));
         if let Some(own) = decorrelation.as_mut() {
             state.frozen = own.frozen();
             state.guard = own.guard().clone();
@@ -350,8 +371,9 @@ impl Layer {
         if let Some(own) = self.decorrelation.borrow_mut().as_mut() {
             own.restore(state.frozen, state.guard.clone(), state.figures);
         }
+        self.set_probe(state.probe.clone()); // A hook may have asked for it, or ended it.
         if let Some(probe) = self.probe.borrow_mut().as_mut() {
-            (probe.kept, probe.figures) = (Kept::default(), state.probed);
+            probe.figures = state.probed;
         }
     }
 

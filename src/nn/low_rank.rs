@@ -47,7 +47,8 @@ impl LowRank {
             .f_add(&self.u.f_matmul(&self.v.f_tr()?)?)?)
     }
 
-    /// One step of the rule from n sampled raw rows. Shapes: `[n, d]`. Its rows that have reached the bound no longer move.
+    /// One step of the rule from n sampled raw rows. Shapes: `[n, d]`. A row that has reached the bound no
+    /// longer moves: it shares V with all others, so it cannot be put back by itself after the move.
     pub fn update(&mut self, rows: &Tensor, rule: Rule) -> NnResult<()> {
         let z = self.apply(rows)?;
         let variance = z.f_square()?.f_mean_dim(0i64, false, z.kind())?;

@@ -195,7 +195,10 @@ impl DecorOptions {
                 Err(NnError::Config(message))
             }
             BlockWidth::Wide if inputs < 2 * outputs => Ok(inputs),
-            BlockWidth::Wide => Ok((1..=outputs).rev().find(|width| inputs % width == 0).unwrap_or(1)),
+            // Inputs with no divisor near the outputs: blocks so narrow would leave nearly everything correlated.
+            BlockWidth::Wide => {
+                Ok((outputs / 4 + 1..=outputs).rev().find(|width| inputs % width == 0).unwrap_or(inputs))
+            }
         }
     }
 
@@ -255,6 +258,7 @@ mod tests {
         assert_eq!(width(BlockWidth::Wide, 512, 128).unwrap(), 128);
         assert_eq!(width(BlockWidth::Wide, 128, 512).unwrap(), 128);
         assert_eq!(width(BlockWidth::Wide, 300, 128).unwrap(), 100);
+        assert_eq!(width(BlockWidth::Wide, 307, 128).unwrap(), 307); // A prime.
         let err = width(BlockWidth::Width(100), 512, 128).unwrap_err().to_string();
         assert!(err.contains("inputs of fc2; the nearest that does is 128"), "{err}");
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::auto::Progress;
 use super::guard::Guard;
 use super::metrics::{LastFigures, LayerMetrics};
+use super::options::DecorOptions;
 
 /// Of one layer that is decorrelated or probed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub struct LayerState {
     /// Of the last update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub figures: Option<LastFigures>,
+    /// How it is probed, and whether condition numbers are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<(DecorOptions, bool)>,
     /// Of the last probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probed: Option<LayerMetrics>,

@@ -272,7 +272,7 @@ impl Run {
         self.line.extend(fields);
     }
 
-    /// Adds a line to `layers.jsonl`: every decorrelated layer's figures at its last update.
+    /// Adds a line to `layers.jsonl`: figures of every decorrelated and every probed layer.
     pub fn log_layers(&mut self) -> TrainResult<()> {
         let metrics = self.setup.model.layer_metrics()?;
         if metrics.is_empty() {

@@ -13,8 +13,8 @@ use crate::host::errors::{ScriptResult, script_error};
 use crate::host::options::{FromOption, OptionMap};
 use crate::host::say::say;
 use crate::nn::{
-    AutoConfig, BlockWidth, DecorOptions, DecorSchedule, LayerCost, LayerMetrics, MaxRows, NnError, Plan, Sample,
-    StopAt,
+    AutoConfig, BlockWidth, DecorOptions, DecorSchedule, Layer, LayerCost, LayerMetrics, MaxRows, NnError, Plan,
+    Sample, StopAt,
 };
 
 pub fn register(engine: &mut Engine) {
@@ -143,13 +143,19 @@ fn apply(
 ) -> ScriptResult<Array> {
     let place = |err: NnError| script_error(ctx, err);
     options.check().map_err(place)?;
-    for layer in model.registry().select(patterns).map_err(place)? {
-        let width =
-            options.block_width(layer.name(), layer.inputs(), layer.outputs() / layer.groups()).map_err(place)?;
+    check_sizes(ctx, &model.registry().select(patterns).map_err(place)?, options)?;
+    Ok(texts(model.registry().decorrelate(patterns, options).map_err(place)?))
+}
+
+/// Refuses an R beyond `--max-tensor-bytes`, before it is made.
+fn check_sizes(ctx: &NativeCallContext, layers: &[Rc<Layer>], options: &DecorOptions) -> ScriptResult<()> {
+    for layer in layers {
+        let width = options.block_width(layer.name(), layer.inputs(), layer.outputs() / layer.groups());
+        let width = width.map_err(|err| script_error(ctx, err))?;
         let columns = if options.rank > 0 { options.rank.min(layer.inputs()) } else { width };
         size::check(ctx, &[layer.inputs() * layer.groups(), columns], Kind::Float)?;
     }
-    Ok(texts(model.registry().decorrelate(patterns, options).map_err(place)?))
+    Ok(())
 }
 
 #[export_module]
@@ -176,7 +182,7 @@ mod methods {
     /// | `patience` | 0 | freezes R once its loss has not fallen by 1 % for so many steps; looked at every 50 updates |
     /// | `rank` | 0 | R = I + UVᵀ of this rank: for wide layers, where rank ≪ width / 3 |
     /// | `block` | 0 | R in blocks of this width, which divides the inputs: `block/width` of the cost; `"wide"`: as wide as the outputs, in layers with twice as many inputs |
-    /// | `max_norm` | 4 | rows of R that would get longer than this stay; 0 is no bound |
+    /// | `max_norm` | 4 | rows of R that would get longer than this stay (low rank: no longer move once there); 0 is no bound. κ > 0 cannot lift deviations below 1/max_norm to 1 |
     /// | `project` | true | behind a LayerNorm, R keeps still in the one direction its outputs do not have; two passes over R |
     ///
     /// Errors: a pattern that matches nothing, an unknown option, a value outside its range.
@@ -191,16 +197,20 @@ mod methods {
         let wanted = decor_options(&mut options)?;
         let chosen = super::patterns(&ctx, patterns)?;
         let auto = chosen.iter().any(|pattern| pattern == "auto");
-        let (budget, steps) = (options.or("budget", 0.05)?, options.count("measure")?.unwrap_or(10));
+        let (budget, steps) = (options.get::<f64>("budget")?, options.count("measure")?);
         options.finish()?;
-        let config = AutoConfig { options: wanted.clone(), budget, steps };
-        config.check().map_err(|err| script_error(&ctx, err))?; // Also where it is not used, so that a typo does not wait.
         if !auto {
+            if budget.is_some() || steps.is_some() {
+                return Err(script_error(&ctx, "decorrelate: budget and measure are options of \"auto\""));
+            }
             return apply(&ctx, model, &chosen, &wanted);
         }
+        let config = AutoConfig { options: wanted, budget: budget.unwrap_or(0.05), steps: steps.unwrap_or(10) };
+        config.check().map_err(|err| script_error(&ctx, err))?;
         if chosen.len() > 1 {
             return Err(script_error(&ctx, "decorrelate: \"auto\" chooses by itself; give it alone"));
         }
+        check_sizes(&ctx, &model.registry().layers(), &config.options)?;
         model.registry().decorrelate_auto(config).map_err(|err| script_error(&ctx, err))?;
         Ok(Array::new())
     }
@@ -253,7 +263,8 @@ mod methods {
         model.registry().is_decorrelated()
     }
 
-    /// Measures the inputs of layers, decorrelated or not, with the formula of decorrelated ones: from the next step on they
+    /// Measures the inputs of layers, decorrelated or not, with the formula of decorrelated ones (over all pairs, where a layer
+    /// has no R): from the next step on they
     /// are part of `decorrelation_metrics` and of `layers.jsonl`. Returns their names; `[]` ends it. Costs a copy of the
     /// sampled rows per step.
     ///
@@ -320,10 +331,10 @@ mod methods {
         images: INT,
         micro_batches: INT,
     ) -> ScriptResult<PlanHandle> {
-        const MOST: INT = 1 << 32;
+        const MOST: INT = 1 << 24;
         for (name, value) in [("images", images), ("micro_batches", micro_batches)] {
             if !(1..=MOST).contains(&value) {
-                return Err(script_error(&ctx, format!("{name}: expected 1 or more, got {value}")));
+                return Err(script_error(&ctx, format!("{name}: expected 1 to {MOST}, got {value}")));
             }
         }
         if images % micro_batches != 0 {

@@ -12,7 +12,9 @@ use super::tensor::{TensorHandle, size};
 use crate::host::errors::{Failure, ScriptResult, script_error};
 use crate::host::options::{ImageSize, OptionMap};
 use crate::host::session::Session;
-use crate::nn::{Conv2d, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler, Vit, VitConfig};
+use crate::nn::{
+    Conv2d, Conv2dConfig, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler, Vit, VitConfig,
+};
 use crate::train::pictures::Picture;
 use crate::train::{TrainError, checkpoint};
 
@@ -120,6 +122,14 @@ fn check_size(ctx: &NativeCallContext, config: &VitConfig, decoder_width: i64) -
     size::check(ctx, &[widest, hidden.max(3 * widest)], Kind::Float)?;
     size::check(ctx, &[config.embed_dim, config.channels, config.patch_size, config.patch_size], Kind::Float)?;
     size::check(ctx, &[config.patches() + 1, widest], Kind::Double)
+}
+
+/// Refuses a convolution whose padded input or output is beyond `--max-tensor-bytes`; shapes that do not fit are its own matter.
+fn check_conv_size(ctx: &NativeCallContext, config: &Conv2dConfig, x: &Tensor) -> ScriptResult<()> {
+    let [n, c, h, w] = x.size()[..] else { return Ok(()) };
+    let Ok((rows, columns)) = config.output((h, w)) else { return Ok(()) };
+    size::check(ctx, &[n, c, h + 2 * config.padding.0, w + 2 * config.padding.1], x.kind())?;
+    size::check(ctx, &[n, config.out_channels, rows, columns], x.kind())
 }
 
 #[export_module]
@@ -245,21 +255,24 @@ mod methods {
     }
 
     /// Outputs for a tensor: features of all tokens, class token first, for images; `y` for the `x` of a layer on its own. A
-    /// decorrelated layer on its own keeps sampled rows of its last pass for `update_decorrelation`.
+    /// vision transformer or a layer on its own, if decorrelated, keeps sampled rows of its last pass for `update_decorrelation`.
     #[rhai_fn(return_raw, pure)]
     pub fn forward(ctx: NativeCallContext, model: &mut ModelHandle, x: TensorHandle) -> ScriptResult<TensorHandle> {
         let x = x.tensor();
         let y = match &model.0.network {
             Network::Mae(mae) => mae.encoder().forward(x, None, Pass::EVALUATE),
-            Network::Vit(vit) => vit.forward(x, None, Pass::EVALUATE),
-            Network::Linear(_) | Network::Conv2d(_) => {
+            Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) => {
                 let place = model.next_place(Session::of(&ctx).seed());
                 let sampler = RowSampler::new(&place, x.device());
                 let pass = Pass::train(&place, &sampler);
                 match &model.0.network {
-                    Network::Conv2d(layer) => layer.forward(x, pass),
+                    Network::Conv2d(layer) => {
+                        check_conv_size(&ctx, layer.config(), x)?;
+                        layer.forward(x, pass)
+                    }
                     Network::Linear(layer) => layer.forward(x, pass),
-                    Network::Mae(_) | Network::Vit(_) => unreachable!("matched above"),
+                    Network::Vit(vit) => vit.forward(x, None, pass),
+                    Network::Mae(_) => unreachable!("matched above"),
                 }
             }
         };

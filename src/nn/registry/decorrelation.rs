@@ -5,6 +5,7 @@ use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 use super::Registry;
+use crate::nn::NnResult;
 use crate::nn::auto::{self, AutoConfig, Candidate, Progress};
 use crate::nn::cost::Plan;
 use crate::nn::guard::Look;
@@ -13,7 +14,6 @@ use crate::nn::metrics::LayerMetrics;
 use crate::nn::options::DecorOptions;
 use crate::nn::pattern::select;
 use crate::nn::state::DecorState;
-use crate::nn::NnResult;
 
 impl Registry {
     /// The layers that are decorrelated.
@@ -54,12 +54,13 @@ impl Registry {
     /// Errors: options outside their range, or that a layer cannot have.
     pub fn decorrelate_auto(&self, config: AutoConfig) -> NnResult<()> {
         config.check()?;
+        self.refuse_pending_gradients("decorrelate")?;
         for layer in self.layers.borrow().iter() {
             layer.prepare(&config.options, self.kind, self.device)?;
         }
         for layer in self.layers.borrow().iter() {
             layer.set_decorrelation(None);
-            layer.set_probe(Some((config.options.clone(), false)));
+            layer.set_measured(Some(config.options.clone()));
         }
         *self.auto.borrow_mut() = Some((config, Progress::default()));
         Ok(())
@@ -68,13 +69,20 @@ impl Registry {
     fn put(&self, chosen: &[Rc<Layer>], options: &DecorOptions) -> NnResult<()> {
         let prepared: Vec<_> =
             chosen.iter().map(|layer| layer.prepare(options, self.kind, self.device)).collect::<NnResult<_>>()?;
+        self.refuse_pending_gradients("decorrelate")?;
         for layer in self.layers.borrow().iter() {
             layer.set_decorrelation(None);
+            layer.set_measured(None);
         }
         for (layer, decorrelation) in chosen.iter().zip(prepared) {
             layer.set_decorrelation(Some(decorrelation));
         }
         Ok(())
+    }
+
+    /// A gradient that waits in some `A = W R` would be lost with it.
+    pub(super) fn refuse_pending_gradients(&self, what: &str) -> NnResult<()> {
+        self.layers.borrow().iter().try_for_each(|layer| layer.refuse_pending_gradient(what))
     }
 
     /// Measures the inputs of the layers that `patterns` choose, decorrelated or not, with the formula of decorrelated ones;
@@ -126,7 +134,7 @@ impl Registry {
         let layers = self.layers.borrow().clone();
         let mut measured = Vec::new();
         for layer in &layers {
-            measured.extend(layer.probed_excess()?.map(|excess| (layer, excess)));
+            measured.extend(layer.measured_excess()?.map(|excess| (layer, excess)));
         }
         let (seen, excess): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
         for (layer, excess) in seen.iter().zip(read_all(&excess)?) {
@@ -144,10 +152,9 @@ impl Registry {
         for layer in &seen {
             let own = layer.prepare(&config.options, self.kind, self.device)?;
             let sum = progress.sums.iter().find(|(name, _)| name == layer.name()).map_or(0.0, |(_, sum)| *sum);
-            let width = (layer.inputs() * layer.groups()) as f64;
             candidates.push(Candidate {
                 name: layer.name().to_owned(),
-                benefit: sum / progress.steps as f64 * width,
+                benefit: sum / progress.steps as f64,
                 cost: layer.cost_with(Some(&own))?.extra / plain,
                 chosen: false,
             });
@@ -163,9 +170,7 @@ impl Registry {
     fn install(&self, candidates: &[Candidate], options: &DecorOptions) -> NnResult<()> {
         let is_chosen = |layer: &&Rc<Layer>| candidates.iter().any(|c| c.chosen && c.name == layer.name());
         let chosen: Vec<_> = self.layers.borrow().iter().filter(is_chosen).cloned().collect();
-        self.put(&chosen, options)?;
-        self.layers.borrow().iter().for_each(|layer| layer.set_probe(None));
-        Ok(())
+        self.put(&chosen, options)
     }
 
     /// What `"auto"` measured and chose; `None` if it was not asked for, or has not come to it yet.
@@ -269,6 +274,7 @@ impl Registry {
 
     /// Folds every R into its weight, `W ← W R`, and drops it: outputs stay the same.
     pub fn fuse(&self) -> NnResult<()> {
+        self.refuse_pending_gradients("fuse")?;
         self.layers.borrow().iter().try_for_each(|layer| layer.fuse())
     }
 }

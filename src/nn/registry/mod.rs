@@ -151,6 +151,7 @@ impl Registry {
     ///
     /// Errors: the first name that is missing, unexpected, or of another shape. Then nothing has changed.
     pub fn load_state(&self, state: &[(String, Tensor)]) -> NnResult<()> {
+        self.refuse_pending_gradients("load")?;
         let find = |name: &str| state.iter().find(|(other, _)| other == name).map(|(_, tensor)| tensor);
         let layers = self.layers.borrow();
         let mut sources = Vec::new(); // (own tensor, what it takes)

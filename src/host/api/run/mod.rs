@@ -195,7 +195,7 @@ mod functions {
         let run = Rc::new(RefCell::new(run));
         let datasets = Rc::new(datasets);
         session.runs.add(Rc::clone(&run), Rc::clone(&datasets));
-        Ok(RunHandle {
+        let handle = RunHandle {
             run,
             session: Rc::downgrade(&session),
             model,
@@ -203,7 +203,9 @@ mod functions {
             datasets,
             name: name.into(),
             progress: Rc::default(),
-        })
+        };
+        handle.note_choice().map_err(|err| script_error(&ctx, err))?;
+        Ok(handle)
     }
 
     /// Sets the seed of everything that is made after this call: weights, order, crops, masks. `--seed` wins.
@@ -297,7 +299,7 @@ mod methods {
         Ok(())
     }
 
-    /// Adds a line to `layers.jsonl`: decorrelation loss and correlation of every decorrelated layer at its last update.
+    /// Adds a line to `layers.jsonl`: decorrelation loss and correlation of every decorrelated and every probed layer.
     #[rhai_fn(return_raw, pure)]
     pub fn log_layers(ctx: NativeCallContext, run: &mut RunHandle) -> ScriptResult<()> {
         run.run.borrow_mut().log_layers().map_err(|err| script_error(&ctx, err))

@@ -139,35 +139,38 @@ impl Blocks {
     pub fn update(&mut self, rows: &Tensor, rule: Rule) -> NnResult<()> {
         let (n, kappa) = (rows.size()[0], rule.kappa);
         let order = Order::cheapest(n, self.width);
-        // η S R, with S = (1−κ) C + κ diag(v − 1) and v the diagonal of E = ZᵀZ/n.
-        let mut change = if order == Order::Thin {
+        // R − η S R, with S = (1−κ) C + κ diag(v − 1) and v the diagonal of E = ZᵀZ/n. Each pass over R counts: the products
+        // add onto it.
+        let mut moved = if order == Order::Thin {
             let z = self.rows_by_block(rows)?;
             let variance = z.f_square()?.f_mean_dim(-2i64, false, z.kind())?;
-            let own = variance.f_mul_scalar(rule.rate * (2.0 * kappa - 1.0))?.f_sub_scalar(rule.rate * kappa)?;
-            let product = z.f_matmul(&self.r)?.f_mul_scalar(rule.rate * (1.0 - kappa) / n as f64)?;
-            z.f_transpose(-2, -1)?.f_matmul(&product)?.f_add(&self.r.f_mul(&own.f_unsqueeze(-1)?)?)?
+            let own = variance.f_mul_scalar(rule.rate * (1.0 - 2.0 * kappa))?.f_add_scalar(1.0 + rule.rate * kappa)?;
+            let product = z.f_matmul(&self.r)?.f_mul_scalar(-rule.rate * (1.0 - kappa) / n as f64)?;
+            plus_product(&self.r.f_mul(&own.f_unsqueeze(-1)?)?, &z.f_transpose(-2, -1)?, &product)?
         } else {
-            let second = if order == Order::Gram {
+            let mut second = if order == Order::Gram {
                 let x = self.split(rows)?;
-                let gram = x.f_transpose(-2, -1)?.f_matmul(&x)?.f_mul_scalar(1.0 / n as f64)?;
+                let gram = x.f_transpose(-2, -1)?.f_matmul(&x)?;
                 self.r.f_matmul(&gram)?.f_matmul(&self.r.f_transpose(-2, -1)?)?
             } else {
                 let z = self.rows_by_block(rows)?;
-                z.f_transpose(-2, -1)?.f_matmul(&z)?.f_mul_scalar(1.0 / n as f64)?
+                z.f_transpose(-2, -1)?.f_matmul(&z)?
             };
-            let scaled = second.f_mul_scalar(rule.rate * (1.0 - kappa))?;
-            let excess = second.f_diagonal(0, -2, -1)?.f_sub_scalar(1.0)?.f_mul_scalar(rule.rate * kappa)?;
-            scaled.f_diagonal(0, -2, -1)?.f_copy_(&excess)?;
-            scaled.f_matmul(&self.r)?
+            let variance = second.f_diagonal(0, -2, -1)?.f_mul_scalar(1.0 / n as f64)?;
+            let excess = variance.f_sub_scalar(1.0)?.f_mul_scalar(-rule.rate * kappa)?;
+            let _ = second.f_mul_scalar_(-rule.rate * (1.0 - kappa) / n as f64)?;
+            second.f_diagonal(0, -2, -1)?.f_copy_(&excess)?;
+            plus_product(&self.r, &second, &self.r)?
         };
         if let Some(unseen) = rule.unseen
             && self.count == 1
         {
-            change = change.f_addr(&change.f_mv(unseen)?.f_neg()?, unseen)?;
+            // What moved along u goes back: (R u − R' u) uᵀ.
+            let back = self.r.f_mv(unseen)?.f_sub(&moved.f_mv(unseen)?)?;
+            moved = moved.f_addr_(&back, unseen)?;
         }
-        let moved = self.r.f_sub(&change)?;
         // A row that would pass the bound, or is not finite (no comparison with NaN holds), stays as it is.
-        let length = moved.f_square()?.f_sum_dim_intlist(-1i64, true, moved.kind())?.f_sqrt()?;
+        let length = moved.f_linalg_norm(2.0, [-1].as_slice(), true, None)?;
         let bound = if rule.max_norm > 0.0 { rule.max_norm } else { f64::from(f32::MAX) };
         self.r = moved.f_where_self(&length.f_le(bound)?, &self.r)?;
         Ok(())
@@ -182,6 +185,11 @@ impl Blocks {
     pub fn row_cost(&self) -> i64 {
         self.count * self.width * self.width
     }
+}
+
+/// `onto + a b`, in one pass, by block or whole.
+fn plus_product(onto: &Tensor, a: &Tensor, b: &Tensor) -> NnResult<Tensor> {
+    Ok(if onto.dim() == 2 { onto.f_addmm(a, b)? } else { onto.f_baddbmm(a, b, 1.0, 1.0)? })
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@
 
 #![allow(clippy::unwrap_used)] // A panic is how a test fails.
 
+mod common;
+
 use std::collections::HashMap;
-use std::path::Path as FilePath;
 use std::rc::Rc;
 
 use dbp_host::nn::{
     BlockWidth, Conv2d, Conv2dConfig, DecorOptions, LayerNorm, Linear, Pass, Path, Place, Registry, RowSampler, Sample,
 };
-use dbp_host::train::checkpoint::read_tensors;
 use dbp_host::train::{AdamW, AdamWConfig};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -27,11 +27,8 @@ struct Case {
 type Forward = Box<dyn Fn(&Tensor, Pass) -> Tensor>;
 
 fn load(name: &str) -> Case {
-    let path = FilePath::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/reference/decor_{name}.safetensors"));
-    let bytes = std::fs::read(&path).unwrap();
-    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-    let config = &metadata.metadata().as_ref().unwrap()["config"];
-    Case { config: serde_json::from_str(config).unwrap(), tensors: read_tensors(&path).unwrap().into_iter().collect() }
+    let (config, tensors) = common::reference(&format!("decor_{name}"));
+    Case { config, tensors }
 }
 
 impl Case {

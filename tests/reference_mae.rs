@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used)] // A panic is how a test fails.
 
+mod common;
+
 use std::collections::HashMap;
-use std::path::Path as FilePath;
 
 use dbp_host::nn::{DecorOptions, Mae, MaeConfig, Pass, Path, Place, RowSampler, Sample, VitConfig};
-use dbp_host::train::checkpoint::read_tensors;
 use dbp_host::train::{AdamW, AdamWConfig};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -18,11 +18,8 @@ struct Case {
 }
 
 fn load(name: &str) -> Case {
-    let path = FilePath::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/reference/{name}.safetensors"));
-    let bytes = std::fs::read(&path).unwrap();
-    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-    let config = &metadata.metadata().as_ref().unwrap()["config"];
-    Case { config: serde_json::from_str(config).unwrap(), tensors: read_tensors(&path).unwrap().into_iter().collect() }
+    let (config, tensors) = common::reference(name);
+    Case { config, tensors }
 }
 
 impl Case {

@@ -158,33 +158,31 @@ impl Decorrelation {
 
     /// η at this point of the schedule; `lr_fraction` is the weight learning rate over its peak.
     pub fn rate(&self, lr_fraction: f64) -> f64 {
-        let scheduled = match &self.options.schedule {
+        self.scheduled(lr_fraction) * self.guard.scale
+    }
+
+    /// The same before the guard's say.
+    fn scheduled(&self, lr_fraction: f64) -> f64 {
+        match &self.options.schedule {
             DecorSchedule::Constant => self.options.lr,
             DecorSchedule::Follow => self.options.lr * lr_fraction,
             DecorSchedule::Own(schedule) => schedule.at(self.step),
-        };
-        scheduled * self.guard.scale
+        }
     }
 
     /// What the guard wants to know, left on the device; `None` unless it is time for a look. Shapes: `[3]`.
     pub fn look(&self) -> NnResult<Option<Tensor>> {
-        let due = (self.kept.step() / self.options.every).is_multiple_of(guard::EVERY);
-        match self.kept.rows()? {
-            Some(rows) if due && !self.spent => {
-                tch::no_grad(|| Look::take(&self.factor, &rows, self.options.kappa)).map(Some)
-            }
-            _ => Ok(None),
+        if self.spent || !(self.step / self.options.every).is_multiple_of(guard::EVERY) {
+            return Ok(None);
         }
+        let Some(rows) = self.kept.rows()? else { return Ok(None) };
+        tch::no_grad(|| Look::take(&self.factor, &rows, self.options.kappa)).map(Some)
     }
 
     /// Hears what the look found; a notice is for the person who watches the run.
     pub fn hear(&mut self, name: &str, look: &Look) -> Option<String> {
-        let rate = match &self.options.schedule {
-            DecorSchedule::Constant | DecorSchedule::Follow => self.options.lr, // The peak, which a warm-up only comes to.
-            DecorSchedule::Own(schedule) => schedule.at(self.kept.step()),
-        };
-        let step = self.kept.step();
-        let verdict = self.guard.judge(look, name, rate, self.options.patience, step);
+        let (peak, step) = (self.scheduled(1.0), self.step); // The peak, because a warm-up only comes to it.
+        let verdict = self.guard.judge(look, name, peak, self.options.patience, step);
         if verdict.freeze {
             self.set_frozen(true);
             let patience = self.options.patience;
@@ -198,10 +196,10 @@ impl Decorrelation {
     /// One update of R from the rows of this step, C averaged over all of them (eq. 4). `unseen` is the direction that
     /// the inputs do not have. Shapes: `[d]`.
     pub fn update(&mut self, lr_fraction: f64, unseen: Option<&Tensor>) -> NnResult<()> {
-        let Some(rows) = self.kept.rows()? else { return Ok(()) };
         if self.spent {
             return Ok(());
         }
+        let Some(rows) = self.kept.rows()? else { return Ok(()) };
         self.refuse_pending("update_decorrelation")?;
         let DecorOptions { kappa, max_norm, .. } = self.options;
         let rule = Rule { rate: self.rate(lr_fraction), kappa, max_norm, unseen };

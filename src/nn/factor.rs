@@ -197,11 +197,6 @@ impl Factor {
             Self::LowRank(low) => low.row_cost(),
         }
     }
-
-    /// Multiply-adds of `W R` for one row of W, whose columns are one group's inputs.
-    pub fn weight_row_cost(&self, groups: i64) -> i64 {
-        self.row_cost() / groups
-    }
 }
 
 /// The largest eigenvalue, by size, of `(1−κ) C + κ diag(v)` with `C = ZᵀZ/n − diag(v)`, the largest of its blocks; left on the

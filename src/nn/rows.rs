@@ -65,7 +65,6 @@ impl RowSampler {
 pub struct Kept {
     /// One entry per micro-batch: `[n, d]` each.
     passes: Vec<Tensor>,
-    step: u64,
 }
 
 impl Kept {
@@ -74,13 +73,7 @@ impl Kept {
         if place.micro == 0 {
             self.passes.clear();
         }
-        self.step = place.step;
         self.passes.push(rows);
-    }
-
-    /// The step the rows are of: the last one, if there are none.
-    pub fn step(&self) -> u64 {
-        self.step
     }
 
     /// The rows of all passes; `None` if there are none. Shapes: `[n, d]`.

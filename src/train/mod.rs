@@ -7,6 +7,7 @@ pub mod experiment;
 pub mod metrics;
 pub mod optimizer;
 pub mod pictures;
+mod record;
 pub mod run;
 pub mod tensorboard;
 

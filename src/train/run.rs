@@ -15,9 +15,10 @@ use tch::Tensor;
 
 use super::checkpoint::{Slot, replace_file};
 use super::error::At;
-use super::metrics::{LineLog, last_line};
+use super::metrics::LineLog;
 use super::optimizer::AdamW;
 use super::pictures::{self, Picture};
+use super::record;
 use super::tensorboard::{self, EventWriter};
 use super::{TrainError, TrainResult};
 use crate::nn::{DecorState, Registry};
@@ -131,7 +132,7 @@ impl Run {
             }
             None => State { lr_fraction: 1.0, ..State::default() },
         };
-        let lost = account_for_loss(&setup.dir, &state, &mut setup.record);
+        let lost = record::account_for_loss(&setup.dir, state.wall_s, &mut setup.record);
         if lost > 0.0 {
             setup.record.insert("lost_s".to_owned(), json!(lost));
         }
@@ -399,7 +400,7 @@ impl Run {
 
     /// Whether `run.json` has an entry of this name that is not a note.
     pub fn is_reserved(&self, key: &str) -> bool {
-        OF_THE_RUN.contains(&key) || OF_THE_START.contains(&key)
+        record::is_reserved(key)
     }
 
     /// An entry of `run.json`.
@@ -439,44 +440,6 @@ impl Run {
         let text = serde_json::to_vec_pretty(&record).map_err(|err| TrainError::broken(&path, err))?;
         replace_file(&path, &text)
     }
-}
-
-/// What [`Run::write_record`] itself keeps up to date in `run.json`.
-const OF_THE_RUN: [&str; 7] = ["status", "step", "steps", "wall_s", "elapsed_s", "best", "lost_s"];
-
-/// What a run is started with; resuming and grouping rely on it.
-const OF_THE_START: [&str; 15] = [
-    "name",
-    "script",
-    "arguments",
-    "options",
-    "seed",
-    "device",
-    "versions",
-    "git_commit",
-    "started",
-    "recipe",
-    "parameters",
-    "decorrelated",
-    "auto",
-    "images",
-    "normalization",
-];
-
-/// Seconds of training that a kill has lost, this time and before: they were logged, but no checkpoint holds them.
-fn account_for_loss(dir: &Path, state: &State, record: &mut Map<String, Value>) -> f64 {
-    let before: Value =
-        fs::read(dir.join("run.json")).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-    // When it started, and what `Run::note` said before the checkpoint: the steps that said it are not run again.
-    for (key, value) in before.as_object().into_iter().flatten() {
-        let own = OF_THE_RUN.contains(&key.as_str());
-        if ["started", "git_commit"].contains(&key.as_str()) || (!own && !record.contains_key(key)) {
-            record.insert(key.clone(), value.clone());
-        }
-    }
-    let logged = last_line(&dir.join("metrics.jsonl")).and_then(|line| line["wall_s"].as_f64()).unwrap_or(0.0);
-    let lost = before["lost_s"].as_f64().unwrap_or(0.0) + (logged - state.wall_s).max(0.0);
-    rounded(lost, 1e3)
 }
 
 /// The run's event file, cut back to `step`; a new one if there is none.

@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used)] // A panic is how a test fails.
 #![allow(dead_code)] // Every test program compiles this file and uses its own part of it.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use dbp_host::train::checkpoint::read_tensors;
 use serde_json::Value;
+use tch::Tensor;
 
 /// The program, working in `folder`, on one processor thread: sums are then added in one order.
 pub fn dbp_host(folder: &Path) -> Command {
@@ -150,4 +153,13 @@ pub fn files_of(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     visit(folder, Path::new(""), &mut files);
     files.sort();
     files
+}
+
+/// A file of `tests/reference/`: its configuration, and its tensors by name.
+pub fn reference(name: &str) -> (Value, HashMap<String, Tensor>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/reference/{name}.safetensors"));
+    let bytes = std::fs::read(&path).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let config = &metadata.metadata().as_ref().unwrap()["config"];
+    (serde_json::from_str(config).unwrap(), read_tensors(&path).unwrap().into_iter().collect())
 }

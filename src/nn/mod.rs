@@ -3,14 +3,18 @@
 
 mod attention;
 pub mod auto;
+mod batch_norm;
 mod block;
 mod blocks;
+pub mod classifier;
 pub mod conv;
 pub mod cost;
 pub mod decorrelated;
+mod dropout;
 pub mod error;
 pub mod factor;
 pub mod guard;
+pub mod inference;
 pub mod layer;
 pub mod linear;
 mod low_rank;
@@ -25,13 +29,17 @@ pub mod pos_embed;
 pub mod registry;
 pub mod rows;
 pub mod state;
+mod up_conv;
+pub mod upernet;
 pub mod vit;
 
 pub use auto::{AutoConfig, Candidate};
+pub use classifier::{Classifier, ClassifierConfig, Pool};
 pub use conv::{Conv2d, Conv2dConfig};
 pub use cost::{LayerCost, Plan};
 pub use decorrelated::Decorrelation;
 pub use error::{NnError, NnResult};
+pub use inference::Prediction;
 pub use layer::Layer;
 pub use linear::Linear;
 pub use mae::{Mae, MaeConfig, Reconstruction};
@@ -41,4 +49,5 @@ pub use options::{BlockWidth, DecorOptions, DecorSchedule, MaxRows, Sample, Stop
 pub use registry::{Parameter, Registry, Scope};
 pub use rows::{Pass, Path, Place, RowSampler};
 pub use state::DecorState;
-pub use vit::{Vit, VitConfig};
+pub use upernet::{Upernet, UpernetConfig};
+pub use vit::{Trunk, Vit, VitConfig};

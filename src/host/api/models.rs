@@ -111,6 +111,7 @@ fn vit_config(options: &mut OptionMap) -> ScriptResult<VitConfig> {
         depth: options.need("depth")?,
         num_heads: options.need("num_heads")?,
         mlp_ratio: options.or("mlp_ratio", 4.0)?,
+        drop_path: 0.0,
     })
 }
 

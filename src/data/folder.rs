@@ -35,19 +35,7 @@ impl Folder {
     /// Errors: no such folder, an unreadable subfolder, or no images, saying what was found instead.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
         let root = path.as_ref().to_path_buf();
-        match fs::metadata(&root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(DataError::NotFound { path: root }),
-            Err(source) => return Err(DataError::Io { path: root, source }),
-            Ok(metadata) if !metadata.is_dir() => return Err(DataError::NotAFolder { path: root }),
-            Ok(_) => {}
-        }
-        let mut walk = Walk::default();
-        walk.visit(&root, Path::new(""))?;
-        if walk.files.is_empty() {
-            return Err(DataError::NoImages { path: root, found: walk.found() });
-        }
-        let mut files = walk.files;
-        files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+        let files = list(&root)?;
         let under = |name: &str| -> Vec<u32> {
             (0..files.len() as u32).filter(|&i| files[i as usize].starts_with(name)).collect()
         };
@@ -76,13 +64,43 @@ impl Source for Folder {
     }
 
     fn load(&self, index: usize) -> Result<Image, String> {
-        let bytes = fs::read(self.root.join(&self.files[index])).map_err(|error| format!("cannot read: {error}"))?;
-        decode(&bytes).and_then(|image| with_channels(image, 3)).map_err(|error| error.to_string())
+        load_image(&self.root.join(&self.files[index]), 3)
     }
 
     fn layout(&self) -> Option<&Layout> {
         self.layout.as_ref()
     }
+}
+
+/// The images under a folder, relative to it, in bytewise order.
+///
+/// Errors: as [`Folder::open`].
+pub(super) fn list(root: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let path = root.to_path_buf();
+    match fs::metadata(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(DataError::NotFound { path }),
+        Err(source) => return Err(DataError::Io { path, source }),
+        Ok(metadata) if !metadata.is_dir() => return Err(DataError::NotAFolder { path }),
+        Ok(_) => {}
+    }
+    let mut walk = Walk::default();
+    walk.visit(root, Path::new(""))?;
+    if walk.files.is_empty() {
+        return Err(DataError::NoImages { path, found: walk.found() });
+    }
+    let mut files = walk.files;
+    files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+    Ok(files)
+}
+
+/// Reads a file as an image of so many channels; the error is the reason for `skipped.csv`.
+pub(super) fn load_image(path: &Path, channels: usize) -> Result<Image, String> {
+    let bytes = read(path)?;
+    decode(&bytes).and_then(|image| with_channels(image, channels)).map_err(|error| error.to_string())
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("cannot read: {error}"))
 }
 
 /// One recursive listing.

@@ -5,19 +5,21 @@ use std::rc::Rc;
 
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, INT, ImmutableString, Map, NativeCallContext};
-use tch::Tensor;
+use tch::{Kind, Tensor};
+
+mod open;
 
 use super::tensor::TensorHandle;
-use crate::data::{self, Crop, DataError, Dataset, Loader, LoaderConfig, Spec, ValLoader};
+use crate::data::{self, Crop, DataError, Dataset, Jitter, Loader, LoaderConfig, Segmentation, ValLoader};
 use crate::host::convert;
-use crate::host::errors::{Failure, Kind, ScriptResult, check_arg, script_error, unplaced};
+use crate::host::errors::{self, Failure, ScriptResult, check_arg, script_error, unplaced};
 use crate::host::options::{FromOption, ImageSize, OptionMap};
 use crate::host::session::Session;
 use crate::nn::Place;
 
 impl From<DataError> for Failure {
     fn from(err: DataError) -> Self {
-        let kind = if matches!(err, DataError::Worker(_)) { Kind::Machine } else { Kind::Script };
+        let kind = if matches!(err, DataError::Worker(_)) { errors::Kind::Machine } else { errors::Kind::Script };
         Self::new(kind, err.to_string())
     }
 }
@@ -42,7 +44,14 @@ pub struct ValLoaderHandle {
 /// Images on the device, with the address of their randomness and what their normalization was.
 #[derive(Clone)]
 pub struct BatchHandle {
+    /// `[N, C, H, W]`, normalized.
     pub images: TensorHandle,
+    /// `[N, H, W]`, 64-bit labels, 255 for none; of pairs alone. In validation, `H` and `W` are the annotations' own.
+    pub masks: Option<TensorHandle>,
+    /// `[N]`, 64-bit: classes of whole images.
+    pub labels: Option<TensorHandle>,
+    /// Names of the files, in validation.
+    pub names: Rc<Vec<String>>,
     pub place: Place,
     pub normalization: Rc<data::Normalization>,
 }
@@ -56,7 +65,19 @@ impl BatchHandle {
     ) -> Result<Self, Failure> {
         let shape = batch.shape.map(|n| n as i64);
         let images = Tensor::f_from_slice(&batch.pixels)?.f_view(shape)?.f_to_device(device)?;
-        Ok(Self { images: images.into(), place, normalization })
+        // Bytes travel to the device; numbers are widened there.
+        let (height, width) = batch.mask_size;
+        let masks = batch.masks.map(|masks| -> Result<TensorHandle, Failure> {
+            let shape = [shape[0], height as i64, width as i64];
+            let masks = Tensor::f_from_slice(&masks)?.f_view(shape)?.f_to_device(device)?;
+            Ok(masks.f_to_kind(Kind::Int64)?.into())
+        });
+        let labels = batch.labels.map(|labels| -> Result<TensorHandle, Failure> {
+            let labels: Vec<i64> = labels.into_iter().map(i64::from).collect();
+            Ok(Tensor::f_from_slice(&labels)?.f_to_device(device)?.into())
+        });
+        let (masks, labels) = (masks.transpose()?, labels.transpose()?);
+        Ok(Self { images: images.into(), masks, labels, names: Rc::new(batch.names), place, normalization })
     }
 
     /// Images in the batch.
@@ -142,19 +163,57 @@ pub fn register(engine: &mut Engine) {
     engine.register_global_module(exported_module!(methods).into());
 }
 
-fn open(ctx: &NativeCallContext, text: &str) -> ScriptResult<DatasetHandle> {
-    let session = Session::of(ctx);
-    let spec = match Spec::parse(text) {
-        Ok(Spec::Folder(_)) => session.readable(text).map(Spec::Folder),
-        // A relative path of the script's own folder is no folder from here; the sandbox knows both.
-        Err(err) => {
-            let found = session.readable(text).map(Spec::Folder);
-            found.map_err(|denied| if text.contains('/') { denied } else { err.into() })
-        }
-        Ok(spec) => Ok(spec),
+/// The options that all loaders take.
+fn config(options: &mut OptionMap, what: &'static str, crop: Crop) -> ScriptResult<LoaderConfig> {
+    let ImageSize(height, width) = options.need("image_size")?;
+    Ok(LoaderConfig {
+        batch: options.count("batch")?.ok_or_else(|| options.error(format!("{what}: the option batch is missing")))?
+            as usize,
+        micro_batches: options.count("micro_batches")?.unwrap_or(1) as usize,
+        image_size: (height.max(0) as usize, width.max(0) as usize),
+        crop,
+        flip: options.or("flip", true)?,
+        seed: Session::of(options.context()).seed(),
+        workers: options.count("workers")?.map_or_else(data::default_workers, |n| n.max(1) as usize),
+    })
+}
+
+/// The changes of color that `jitter` asks for: the paper's, none, or those of a map, in which what is not named stays out.
+fn jitter(ctx: &NativeCallContext, options: &mut OptionMap) -> ScriptResult<Option<Jitter>> {
+    let Some(given) = options.get::<Dynamic>("jitter")? else { return Ok(Some(Jitter::paper())) };
+    if let Ok(on) = given.as_bool() {
+        return Ok(on.then(Jitter::paper));
+    }
+    let Some(map) = given.try_cast::<Map>() else {
+        return Err(options.error("jitter: expected true, false or a map of ranges"));
     };
-    let dataset = spec.and_then(|spec| Dataset::open(&spec).map_err(Failure::from));
-    dataset.map(DatasetHandle).map_err(|err| script_error(ctx, err))
+    let mut ranges = OptionMap::new(ctx, "jitter", map);
+    let mut range = |key: &'static str, most: f64| -> ScriptResult<f64> {
+        let value = ranges.or(key, 0.0)?;
+        match (0.0..=most).contains(&value) {
+            true => Ok(value),
+            false => Err(ranges.error(format!("{key}: expected 0 to {most}, got {value}"))),
+        }
+    };
+    let jitter = Jitter {
+        brightness: range("brightness", 1.0)?,
+        contrast: range("contrast", 1.0)?,
+        hue: range("hue", 180.0)?,
+        saturation: range("saturation", 1.0)?,
+        value: range("value", 1.0)?,
+    };
+    ranges.finish()?;
+    Ok(Some(jitter))
+}
+
+/// A length, or the shortest and the longest.
+struct Edges(i64, i64);
+
+impl FromOption for Edges {
+    const EXPECTED: &'static str = "a length in pixels, or [shortest, longest]";
+    fn from_option(value: Dynamic) -> Option<Self> {
+        ImageSize::from_option(value).map(|ImageSize(shortest, longest)| Self(shortest, longest))
+    }
 }
 
 fn whole(ctx: &NativeCallContext, name: &str, value: INT) -> ScriptResult<usize> {
@@ -169,36 +228,19 @@ mod functions {
     /// Errors: no such folder, or no images in it.
     #[rhai_fn(name = "open", return_raw)]
     pub fn open_named(ctx: NativeCallContext, spec: ImmutableString) -> ScriptResult<DatasetHandle> {
-        open(&ctx, &spec)
+        open::named(&ctx, &spec)
     }
 
     /// Opens a dataset by options: `#{ folder: "photos" }`, or `#{ name: "wirebond", size: 128, count: 2304, seed: 0 }`
     /// (size in pixels, up to 2048).
+    ///
+    /// Images with masks, matched by name: `#{ images: "photos", masks: "labels", classes: ["background", "defect"] }`. Further
+    /// options: `ignore` (255; a label, or several, that are no class), `binary_threshold` (a gray level from which on a pixel
+    /// is of the second class), `colors` (a map of names to `[r, g, b]`, or an array), `val_images` and `val_masks`, `channels`
+    /// (3), `image_extension` and `mask_extension`.
     #[rhai_fn(name = "open", return_raw)]
     pub fn open_map(ctx: NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
-        let mut options = OptionMap::new(&ctx, "data::open", spec);
-        let (folder, name) = (options.get::<String>("folder")?, options.get::<String>("name")?);
-        let Spec::Wirebond { size, count, seed } = Spec::wirebond() else { unreachable!("wirebond() is a Wirebond") };
-        let (size_given, count_given, seed_given) =
-            (options.count("size")?, options.count("count")?, options.count("seed")?);
-        let for_wirebond = size_given.or(count_given).or(seed_given).is_some();
-        if for_wirebond && name.as_deref() != Some("wirebond") {
-            return Err(options.error("data::open: size, count and seed belong to name: \"wirebond\""));
-        }
-        options.finish()?;
-        match (folder, name.as_deref()) {
-            (Some(folder), None) => open(&ctx, &folder),
-            (None, Some("wirebond")) => {
-                let spec = Spec::Wirebond {
-                    size: size_given.map_or(size, |n| n as usize),
-                    count: count_given.map_or(count, |n| n as usize),
-                    seed: seed_given.unwrap_or(seed),
-                };
-                Dataset::open(&spec).map(DatasetHandle).map_err(|err| script_error(&ctx, err))
-            }
-            (None, Some(name)) => open(&ctx, name),
-            _ => Err(script_error(&ctx, "data::open: expected either folder or name")),
-        }
+        open::by_options(&ctx, spec)
     }
 
     /// Batches for training, prepared ahead by threads; each is a function of the seed and the step alone.
@@ -208,20 +250,34 @@ mod functions {
     #[rhai_fn(return_raw)]
     pub fn loader(ctx: NativeCallContext, dataset: DatasetHandle, options: Map) -> ScriptResult<LoaderHandle> {
         let mut options = OptionMap::new(&ctx, "data::loader", options);
-        let seed = Session::of(&ctx).seed();
-        let ImageSize(height, width) = options.need("image_size")?;
-        let config = LoaderConfig {
-            batch: options.count("batch")?.ok_or_else(|| options.error("data::loader: the option batch is missing"))?
-                as usize,
-            micro_batches: options.count("micro_batches")?.unwrap_or(1) as usize,
-            image_size: (height.max(0) as usize, width.max(0) as usize),
-            crop: options.or("crop", Crop::Random)?,
-            flip: options.or("flip", true)?,
-            seed,
-            workers: options.count("workers")?.map_or_else(data::default_workers, |n| n.max(1) as usize),
+        let crop = options.or("crop", Crop::Random)?;
+        let config = config(&mut options, "data::loader", crop)?;
+        options.finish()?;
+        let seed = config.seed;
+        let loader = Loader::new(dataset.0, config).map_err(|err| script_error(&ctx, err))?;
+        Ok(LoaderHandle { loader: Rc::new(loader), seed })
+    }
+
+    /// Batches of images with their masks for training: the long edge resized to a random length, a random crop, flips and
+    /// changes of color. `validation` then gives whole images, with masks at their own size.
+    ///
+    /// Options: `batch`, `micro_batches`, `image_size`, `flip`, `workers` as for `loader`; `long_edge` (`[256, 1024]`, pixels),
+    /// `jitter` (true; or a map of `brightness`, `contrast`, `saturation`, `value`: fractions, 0.25, and `hue`: degrees, 15),
+    /// `eval_edge` (the long edge in validation; the larger side of `image_size`; 0 leaves images as they are).
+    #[rhai_fn(return_raw)]
+    pub fn pair_loader(ctx: NativeCallContext, dataset: DatasetHandle, options: Map) -> ScriptResult<LoaderHandle> {
+        let mut options = OptionMap::new(&ctx, "data::pair_loader", options);
+        let config = config(&mut options, "data::pair_loader", Crop::None)?;
+        let (height, width) = config.image_size;
+        let Edges(shortest, longest) = options.or("long_edge", Edges(256, 1024))?;
+        let pairs = Segmentation {
+            long_edge: (shortest.max(0) as usize, longest.max(0) as usize),
+            jitter: jitter(&ctx, &mut options)?,
+            eval_edge: options.count("eval_edge")?.map_or(height.max(width), |n| n as usize),
         };
         options.finish()?;
-        let loader = Loader::new(dataset.0, config).map_err(|err| script_error(&ctx, err))?;
+        let seed = config.seed;
+        let loader = Loader::pairs(dataset.0, config, pairs).map_err(|err| script_error(&ctx, err))?;
         Ok(LoaderHandle { loader: Rc::new(loader), seed })
     }
 }
@@ -238,6 +294,13 @@ mod methods {
     #[rhai_fn(get = "channels", pure)]
     pub fn channels(dataset: &mut DatasetHandle) -> INT {
         dataset.0.channels() as INT
+    }
+
+    /// The names of its classes, in the order of their labels; empty if it has none.
+    #[rhai_fn(get = "classes", pure)]
+    pub fn classes(dataset: &mut DatasetHandle) -> Array {
+        let names = dataset.0.classes().map_or(Vec::new(), |table| table.names.clone());
+        names.into_iter().map(Dynamic::from).collect()
     }
 
     /// The names of its files.
@@ -308,7 +371,10 @@ mod methods {
             format!("validation images have {channels} channels, training images {expected}")
         })?;
         let dataset = dataset.0.with_normalization(loader.loader.normalization().clone());
-        let made = ValLoader::new(dataset, batch, config.image_size, config.crop, config.workers);
+        let made = match loader.loader.segmentation() {
+            Some(pairs) => ValLoader::whole(dataset, batch, pairs.clone(), config.workers),
+            None => ValLoader::new(dataset, batch, config.image_size, config.crop, config.workers),
+        };
         Ok(ValLoaderHandle { loader: Rc::new(made.map_err(|err| script_error(&ctx, err))?) })
     }
 
@@ -341,6 +407,37 @@ mod methods {
         batch.images.clone()
     }
 
+    /// The masks. Shapes: `[N, H, W]`, whole numbers: a label per pixel, 255 for none. In validation, H and W are those of the
+    /// annotations, whatever the images' are.
+    #[rhai_fn(get = "masks", return_raw, pure)]
+    pub fn masks(ctx: NativeCallContext, batch: &mut BatchHandle) -> ScriptResult<TensorHandle> {
+        batch.masks.clone().ok_or_else(|| {
+            let hint = "open images with their masks, and take batches from data::pair_loader";
+            script_error(&ctx, Failure::script("this batch has no masks").with_hint(hint))
+        })
+    }
+
+    /// The classes of whole images. Shapes: `[N]`, whole numbers.
+    #[rhai_fn(get = "labels", return_raw, pure)]
+    pub fn labels(ctx: NativeCallContext, batch: &mut BatchHandle) -> ScriptResult<TensorHandle> {
+        batch.labels.clone().ok_or_else(|| {
+            let hint = "open a folder whose images are labeled, as data::open(#{ folder: …, labels: \"folders\" })";
+            script_error(&ctx, Failure::script("this batch has no labels").with_hint(hint))
+        })
+    }
+
+    /// Whether the batch has masks.
+    #[rhai_fn(get = "has_masks", pure)]
+    pub fn has_masks(batch: &mut BatchHandle) -> bool {
+        batch.masks.is_some()
+    }
+
+    /// The names of its files; of a training batch, none.
+    #[rhai_fn(get = "names", pure)]
+    pub fn names(batch: &mut BatchHandle) -> Array {
+        batch.names.iter().cloned().map(Dynamic::from).collect()
+    }
+
     /// Images in the batch.
     #[rhai_fn(get = "size", pure)]
     pub fn size(batch: &mut BatchHandle) -> INT {
@@ -351,7 +448,15 @@ mod methods {
     #[rhai_fn(return_raw, pure)]
     pub fn first(ctx: NativeCallContext, batch: &mut BatchHandle, count: INT) -> ScriptResult<BatchHandle> {
         let count = count.clamp(1, batch.size());
-        let images = batch.images.tensor().f_narrow(0, 0, count).map_err(|err| script_error(&ctx, err))?;
-        Ok(BatchHandle { images: images.into(), ..batch.clone() })
+        let narrow = |all: &TensorHandle| -> ScriptResult<TensorHandle> {
+            Ok(all.tensor().f_narrow(0, 0, count).map_err(|err| script_error(&ctx, err))?.into())
+        };
+        Ok(BatchHandle {
+            images: narrow(&batch.images)?,
+            masks: batch.masks.as_ref().map(narrow).transpose()?,
+            labels: batch.labels.as_ref().map(narrow).transpose()?,
+            names: Rc::new(batch.names.iter().take(count as usize).cloned().collect()),
+            ..batch.clone()
+        })
     }
 }

@@ -16,12 +16,16 @@ use std::error::Error as _;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use image::codecs::{jpeg::JpegDecoder, png::PngDecoder};
+use image::codecs::{bmp::BmpDecoder, jpeg::JpegDecoder, png::PngDecoder};
 use image::error::ImageError;
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, Limits};
 
 use super::image::Image;
+
+mod mask;
+
+pub use mask::{RawMask, Samples, decode_mask};
 
 /// Pictures with more pixels are refused before memory is taken for them: Pillow's limit against decompression bombs.
 pub const MAX_PIXELS: u64 = 178_956_970;
@@ -48,6 +52,7 @@ pub fn decode(bytes: &[u8]) -> Result<Image, DecodeError> {
     let decoded = catch_unwind(AssertUnwindSafe(|| match Format::of(bytes)? {
         Format::Jpeg => decode_jpeg(bytes),
         Format::Png => decode_png(bytes),
+        Format::Bmp => BmpDecoder::new(Cursor::new(bytes)).map_err(reason).and_then(read),
     }));
     decoded.unwrap_or_else(|_| Err(DecodeError::Corrupt("the decoder panicked on it".into())))
 }
@@ -63,13 +68,15 @@ pub fn with_channels(image: Image, channels: usize) -> Result<Image, DecodeError
     Ok(Image { channels, pixels, ..image })
 }
 
-fn luma(&[r, g, b]: &[u8; 3]) -> u8 {
+pub(super) fn luma(&[r, g, b]: &[u8; 3]) -> u8 {
     ((u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471 + 0x8000) >> 16) as u8
 }
 
+#[derive(Clone, Copy)]
 enum Format {
     Jpeg,
     Png,
+    Bmp,
 }
 
 impl Format {
@@ -79,7 +86,7 @@ impl Format {
             [0xff, 0xd8, 0xff, ..] => Ok(Self::Jpeg),
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Ok(Self::Png),
             [b'G', b'I', b'F', b'8', ..] => Err(DecodeError::Format("a GIF")),
-            [b'B', b'M', ..] => Err(DecodeError::Format("a BMP")),
+            [b'B', b'M', ..] => Ok(Self::Bmp),
             [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Err(DecodeError::Format("a TIFF")),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Err(DecodeError::Format("a WebP")),
             [b'<', ..] => Err(DecodeError::Format("text, perhaps a web page saved in its place")),

@@ -33,12 +33,15 @@ pub struct PairPass {
 struct Loaded {
     file: usize,
     image: Image,
+    /// Height and width before it was resized.
+    own_size: (usize, usize),
     mask: Option<Arc<Mask>>,
 }
 
 impl Loaded {
-    fn sizes(&self) -> (usize, usize, Option<(usize, usize)>) {
-        (self.image.height, self.image.width, self.mask.as_ref().map(|mask| (mask.height, mask.width)))
+    /// Height and width of the image, and those that labels are wanted at.
+    fn sizes(&self) -> (usize, usize, (usize, usize)) {
+        (self.image.height, self.image.width, self.own_size)
     }
 }
 
@@ -75,10 +78,12 @@ impl PairPass {
         let failed = |reason| Skip { index: file, reason };
         if self.dataset.has_masks() {
             let (image, mask) = self.dataset.load_pair(file).map_err(failed)?;
-            return Ok(Loaded { file, image: self.pairs.eval(&image), mask: Some(mask) });
+            let own_size = (mask.height, mask.width);
+            return Ok(Loaded { file, image: self.pairs.eval(&image), own_size, mask: Some(mask) });
         }
         let image = self.dataset.load(file).map_err(failed)?;
-        Ok(Loaded { file, image: self.pairs.eval(&image), mask: None })
+        let own_size = (image.height, image.width);
+        Ok(Loaded { file, image: self.pairs.eval(&image), own_size, mask: None })
     }
 
     /// Empty, if nothing was taken: every file of a group may be unreadable.
@@ -99,7 +104,7 @@ impl PairPass {
             shape,
             step,
             masks: masks.map(|masks| masks.concat()),
-            mask_size: mask_size.unwrap_or((height, width)),
+            mask_size,
             labels,
             names: taken.iter().map(|loaded| self.dataset.name(loaded.file)).collect(),
             ..Batch::default()

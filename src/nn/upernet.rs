@@ -139,29 +139,31 @@ impl Upernet {
     }
 
     /// A micro-batch's share of its step's training loss: cross-entropy of both heads, averaged over labeled pixels, divided
-    /// by the number of micro-batches. Shapes: `images [N, C, H, W]`, `masks [N, H, W]` (int64, 255 is left out),
-    /// `weights [classes]` → a scalar.
+    /// by the number of micro-batches. Masks of another size than the images' are compared at their own.
+    /// Shapes: `images [N, C, H, W]`, `masks [N, H', W']` (int64, 255 is left out), `weights [classes]` → a scalar.
     pub fn loss(&self, images: &Tensor, masks: &Tensor, weights: Option<&Tensor>, place: &Place) -> NnResult<Tensor> {
         let sampler = RowSampler::new(place, self.registry.device());
         let loss = self.loss_with(images, masks, weights, Pass::train(place, &sampler))?;
         Ok(if place.micro_batches > 1 { loss.f_div_scalar(place.micro_batches as f64)? } else { loss })
     }
 
-    /// The same loss for a given pass, undivided.
+    /// The same loss for a given pass, undivided. Evaluation leaves the auxiliary head out.
     pub fn loss_with(&self, images: &Tensor, masks: &Tensor, weights: Option<&Tensor>, pass: Pass) -> NnResult<Tensor> {
         let (h, w) = sides(images)?;
-        if masks.size() != [images.size()[0], h, w] {
-            let message = format!("masks: expected shape [N, {h}, {w}] like the images, got {:?}", masks.size());
-            return Err(NnError::Config(message));
+        let [n, mask_h, mask_w] = masks.size()[..] else {
+            return Err(NnError::Config(format!("masks: expected shape [N, H, W], got {:?}", masks.size())));
+        };
+        if n != images.size()[0] {
+            return Err(NnError::Config(format!("masks: {n} for {} images", images.size()[0])));
         }
         let features = self.features(images, pass)?;
         let entropy = |coarse: &Tensor| -> NnResult<Tensor> {
             let logits = enlarged(coarse, images, self.patch())?.f_narrow(2, 0, h)?.f_narrow(3, 0, w)?;
-            cross_entropy(&logits, masks, weights, 0.0)
+            cross_entropy(&resize(&logits, [mask_h, mask_w])?, masks, weights, 0.0)
         };
         let auxiliary = match &self.auxiliary_head {
-            Some(head) => Some(entropy(&head.forward(&features[2], pass)?)?),
-            None => None,
+            Some(head) if pass.observe.is_some() => Some(entropy(&head.forward(&features[2], pass)?)?),
+            _ => None,
         };
         let loss = entropy(&self.decode_head.forward(&self.neck.forward(features, pass)?, pass)?)?;
         Ok(match auxiliary {

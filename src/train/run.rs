@@ -419,11 +419,7 @@ impl Run {
     /// Writes `skipped.csv`, and remembers the files for the next checkpoint.
     pub fn set_skipped(&mut self, skipped: Vec<(String, String)>) -> TrainResult<()> {
         if skipped != self.skipped {
-            let mut text = String::from("file,reason\n");
-            for (file, reason) in &skipped {
-                text.push_str(&format!("{},{}\n", csv_field(file), csv_field(reason)));
-            }
-            replace_file(&self.setup.dir.join("skipped.csv"), text.as_bytes())?;
+            record::write_skipped(&self.setup.dir, &skipped)?;
             self.skipped = skipped;
         }
         Ok(())
@@ -497,8 +493,4 @@ fn seconds_since_1970() -> f64 {
 
 fn rounded(value: f64, scale: f64) -> f64 {
     (value * scale).round() / scale
-}
-
-fn csv_field(text: &str) -> String {
-    if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }

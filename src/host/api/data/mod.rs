@@ -10,10 +10,11 @@ use tch::{Kind, Tensor};
 mod open;
 
 use super::tensor::TensorHandle;
+use crate::data::classes::palette_color;
 use crate::data::{self, Crop, DataError, Dataset, Jitter, Loader, LoaderConfig, Segmentation, ValLoader};
 use crate::host::convert;
 use crate::host::errors::{self, Failure, ScriptResult, check_arg, script_error, unplaced};
-use crate::host::options::{FromOption, ImageSize, OptionMap};
+use crate::host::options::{FromOption, ImageSize, OptionMap, number};
 use crate::host::session::Session;
 use crate::nn::Place;
 
@@ -52,6 +53,10 @@ pub struct BatchHandle {
     pub labels: Option<TensorHandle>,
     /// Names of the files, in validation.
     pub names: Rc<Vec<String>>,
+    /// Height and width of the annotations; without any, of the images before they were resized. Only of whole images.
+    pub own_size: Option<(i64, i64)>,
+    /// Of the classes.
+    pub colors: Rc<Vec<[u8; 3]>>,
     pub place: Place,
     pub normalization: Rc<data::Normalization>,
 }
@@ -61,6 +66,7 @@ impl BatchHandle {
         batch: data::Batch,
         place: Place,
         normalization: Rc<data::Normalization>,
+        dataset: &Dataset,
         device: tch::Device,
     ) -> Result<Self, Failure> {
         let shape = batch.shape.map(|n| n as i64);
@@ -77,7 +83,11 @@ impl BatchHandle {
             Ok(Tensor::f_from_slice(&labels)?.f_to_device(device)?.into())
         });
         let (masks, labels) = (masks.transpose()?, labels.transpose()?);
-        Ok(Self { images: images.into(), masks, labels, names: Rc::new(batch.names), place, normalization })
+        let own_size = (!batch.names.is_empty() && height > 0).then_some((height as i64, width as i64));
+        let colors =
+            dataset.classes().map_or_else(|| (0..255).map(palette_color).collect(), |table| table.colors.clone());
+        let (names, colors) = (Rc::new(batch.names), Rc::new(colors));
+        Ok(Self { images: images.into(), masks, labels, names, own_size, colors, place, normalization })
     }
 
     /// Images in the batch.
@@ -113,7 +123,8 @@ impl Iterator for MicroBatches {
             };
             let normalization = Rc::new(loader.normalization().clone());
             let made = loader.micro(self.step, micro).map_err(Failure::from);
-            made.and_then(|batch| BatchHandle::new(batch, place, normalization, self.device)).map_err(unplaced)
+            made.and_then(|batch| BatchHandle::new(batch, place, normalization, loader.dataset(), self.device))
+                .map_err(unplaced)
         })
     }
 }
@@ -123,6 +134,7 @@ impl Iterator for MicroBatches {
 pub struct ValPass {
     batches: Rc<RefCell<data::val_loader::ValBatches>>,
     normalization: Rc<data::Normalization>,
+    dataset: Dataset,
     device: tch::Device,
 }
 
@@ -134,7 +146,7 @@ impl Iterator for ValPass {
         let made = batch.map_err(Failure::from).and_then(|batch| {
             // A constant key: every validation masks alike, so curves compare.
             let place = Place { seed: batch.seed, step: batch.step, epoch: 0, micro: batch.micro, micro_batches: 1 };
-            BatchHandle::new(batch, place, Rc::clone(&self.normalization), self.device)
+            BatchHandle::new(batch, place, Rc::clone(&self.normalization), &self.dataset, self.device)
         });
         Some(made.map_err(unplaced))
     }
@@ -280,6 +292,49 @@ mod functions {
         let loader = Loader::pairs(dataset.0, config, pairs).map_err(|err| script_error(&ctx, err))?;
         Ok(LoaderHandle { loader: Rc::new(loader), seed })
     }
+
+    /// Whole images for prediction or evaluation, once, in file order, never cropped or distorted; with their masks where
+    /// there are any. Call `batches()` on it.
+    ///
+    /// Options: `batch` (1; images of equal sizes share one), `eval_edge` (0; the long edge in pixels, 0 leaves images as they
+    /// are), `normalization` (the dataset's; `model.normalization` is that of a trained model), `workers`.
+    #[rhai_fn(name = "batches", return_raw)]
+    pub fn whole_images(ctx: NativeCallContext, dataset: DatasetHandle, options: Map) -> ScriptResult<ValLoaderHandle> {
+        let mut options = OptionMap::new(&ctx, "data::batches", options);
+        let batch = options.count("batch")?.unwrap_or(1) as usize;
+        let eval_edge = options.count("eval_edge")?.unwrap_or(0) as usize;
+        let known = options.get::<Map>("normalization")?.map(|given| super::normalization(&ctx, given)).transpose()?;
+        let workers = options.count("workers")?.map_or_else(data::default_workers, |n| n.max(1) as usize);
+        options.finish()?;
+        let dataset = match known {
+            Some(known) if known.mean.len() == dataset.0.channels() && known.std.len() == known.mean.len() => {
+                dataset.0.with_normalization(known)
+            }
+            Some(known) => {
+                let (channels, given) = (dataset.0.channels(), known.mean.len());
+                let message =
+                    format!("normalization: the images have {channels} channels, the model was trained on {given}");
+                return Err(script_error(&ctx, message));
+            }
+            None => dataset.0,
+        };
+        let pairs = Segmentation { long_edge: (1, 1), jitter: None, eval_edge };
+        let made = ValLoader::whole(dataset, batch, pairs, workers);
+        Ok(ValLoaderHandle { loader: Rc::new(made.map_err(|err| script_error(&ctx, err))?) })
+    }
+}
+
+/// What a model says of the pixels it was trained on: `#{ mean, std }`, a number per channel.
+fn normalization(ctx: &NativeCallContext, given: Map) -> ScriptResult<data::Normalization> {
+    let mut options = OptionMap::new(ctx, "normalization", given);
+    let mut numbers = |key: &'static str| -> ScriptResult<Vec<f32>> {
+        let given = options.need::<Array>(key)?;
+        let numbers: Option<Vec<f32>> = given.iter().map(|value| number(value).map(|value| value as f32)).collect();
+        numbers.ok_or_else(|| options.error(format!("{key}: expected a number per channel")))
+    };
+    let (mean, std) = (numbers("mean")?, numbers("std")?);
+    options.finish()?;
+    Ok(data::Normalization { mean, std })
 }
 
 #[export_module]
@@ -397,6 +452,7 @@ mod methods {
         ValPass {
             batches: Rc::new(RefCell::new(loader.loader.iter())),
             normalization: Rc::new(loader.loader.normalization().clone()),
+            dataset: loader.loader.dataset().clone(),
             device: Session::of(&ctx).options.device,
         }
     }

@@ -24,6 +24,7 @@ use crate::train::checkpoint::replace_file;
 use crate::train::experiment::write_sources;
 use crate::train::run::{Goal, Run, Setup, Status, read_scalar};
 
+mod output;
 mod steps;
 use steps::Steps;
 
@@ -44,7 +45,9 @@ pub struct RunHandle {
 pub fn register(engine: &mut Engine) {
     engine.register_type_with_name::<RunHandle>("Run");
     engine.register_iterator_result::<Steps, INT>();
-    engine.register_static_module("run", exported_module!(functions).into());
+    let mut functions = exported_module!(functions);
+    output::register(engine, &mut functions);
+    engine.register_static_module("run", functions.into());
     engine.register_global_module(exported_module!(methods).into());
 }
 

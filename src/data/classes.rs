@@ -6,8 +6,10 @@ use super::error::DataError;
 /// memory it is this.
 pub const IGNORE: u8 = 255;
 
-/// More labels do not fit beside [`IGNORE`] in a byte.
-pub const MAX_CLASSES: usize = 255;
+/// More labels of pixels do not fit beside [`IGNORE`] in a byte.
+pub const MAX_MASK_CLASSES: usize = 255;
+/// More classes of images are taken for a mistake.
+pub const MAX_CLASSES: usize = 65_536;
 
 /// Names and colors of the labels `0..names.len()`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,11 +20,11 @@ pub struct ClassTable {
 }
 
 impl ClassTable {
-    /// With [`palette_color`]s.
+    /// With [`palette_color`]s; black is for a first class called background alone.
     ///
     /// Errors: no name, more than [`MAX_CLASSES`], an empty name, or a name that appears twice.
     pub fn new(names: Vec<String>) -> Result<Self, DataError> {
-        let colors = (0..names.len()).map(palette_color).collect();
+        let colors = colors_for(&names);
         Self::with_colors(names, colors)
     }
 
@@ -47,14 +49,21 @@ impl ClassTable {
 
     /// `class 0`, `class 1` and so on, for sets that state a number only.
     pub fn numbered(count: usize) -> Result<Self, DataError> {
-        Self::new((0..count).map(|i| format!("class {i}")).collect())
+        Self::new((0..count.min(MAX_CLASSES + 1)).map(|i| format!("class {i}")).collect())
+    }
+
+    /// Of names that are known to be good.
+    pub(super) fn of(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let colors = colors_for(&names);
+        Self { names, colors }
     }
 
     /// The names of a table that comes with the program: lines `index,name`, in order of the indices.
     pub(super) fn built_in(csv: &str) -> Self {
         let lines = csv.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         let names: Vec<String> = lines.filter_map(|line| Some(line.split_once(',')?.1.to_owned())).collect();
-        let colors = (0..names.len()).map(palette_color).collect();
+        let colors = colors_for(&names);
         Self { names, colors }
     }
 
@@ -67,6 +76,15 @@ impl ClassTable {
         self.names.is_empty()
     }
 }
+
+/// Colors for classes that come without.
+fn colors_for(names: &[String]) -> Vec<[u8; 3]> {
+    let first = usize::from(names.first().is_none_or(|name| name != BACKGROUND));
+    (first..first + names.len()).map(palette_color).collect()
+}
+
+/// The name of a class that stands for nothing in particular.
+pub const BACKGROUND: &str = "background";
 
 /// The color of a label: the colormap of the PASCAL VOC development kit (Everingham et al. 2010), in which the bits of the
 /// label, three at a time, become the highest bits of red, green and blue. Label 0 is black.
@@ -92,8 +110,9 @@ mod tests {
     #[test]
     fn tables_are_checked() {
         let table = |names: &[&str]| ClassTable::new(names.iter().map(|&name| name.into()).collect());
-        assert_eq!(table(&["a", "b"]).unwrap().colors, [[0, 0, 0], [128, 0, 0]]);
-        for wrong in [table(&[]), table(&["a", "a"]), table(&["a", ""]), ClassTable::numbered(256)] {
+        assert_eq!(table(&["background", "b"]).unwrap().colors, [[0, 0, 0], [128, 0, 0]]);
+        assert_eq!(table(&["a", "b"]).unwrap().colors, [[128, 0, 0], [0, 128, 0]]);
+        for wrong in [table(&[]), table(&["a", "a"]), table(&["a", ""]), ClassTable::numbered(1 << 40)] {
             assert!(matches!(wrong, Err(DataError::Range { .. })));
         }
         assert!(ClassTable::with_colors(vec!["a".into()], vec![]).is_err());

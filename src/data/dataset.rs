@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::cache::{Cache, Loaded};
 use super::classes::ClassTable;
 use super::error::DataError;
-use super::folder::Folder;
+use super::folder::{Folder, FolderSpec};
 use super::image::Image;
 use super::mask::Mask;
 use super::normalization::{Normalization, SAMPLE};
@@ -29,6 +29,8 @@ pub const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
 pub enum Spec {
     /// Images alone, unless the folder has the layout of ADE20K or CamVid.
     Folder(PathBuf),
+    /// Images as they are asked for.
+    Images(FolderSpec),
     /// Images and masks.
     Pairs(PairsSpec),
     Wirebond {
@@ -106,6 +108,7 @@ impl Dataset {
                 Some(known) => Self::from_source(Box::new(known), cache_bytes),
                 None => Self::from_source(Box::new(Folder::open(path)?), cache_bytes),
             },
+            Spec::Images(ref spec) => Self::from_source(Box::new(Folder::open_as(spec)?), cache_bytes),
             Spec::Pairs(ref spec) => Self::from_source(Box::new(Pairs::open(spec)?), cache_bytes),
             Spec::Wirebond { size, count, seed } => {
                 if !(16..=2048).contains(&size) {

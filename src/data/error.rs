@@ -12,7 +12,7 @@ pub enum DataError {
     NotAFolder { path: PathBuf },
 
     #[error(
-        "no images in {}: looked for .jpg, .jpeg and .png there and in its subfolders, found {found}",
+        "no images in {}: looked for .jpg, .jpeg, .png, .bmp, .tif, .tiff and .npy there and in its subfolders, found {found}",
         path.display()
     )]
     NoImages { path: PathBuf, found: String },
@@ -36,6 +36,12 @@ pub enum DataError {
 
     #[error("images and masks are both in {}: tell them apart with image_extension and mask_extension", folder.display())]
     Mixed { folder: PathBuf },
+
+    #[error("no class can be read off {} in {}: expected {expected}", file.display(), root.display())]
+    NoLabel { root: PathBuf, file: PathBuf, expected: &'static str },
+
+    #[error("this dataset has no classes: open images with masks, or with labels")]
+    NoClasses,
 
     #[error(
         "this dataset has no masks: open images with their masks, as data::open(#{{ images: …, masks: …, classes: … }})"

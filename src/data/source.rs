@@ -1,6 +1,6 @@
 //! What a dataset is drawn from: a numbered list of images that can be loaded from any thread.
 
-use super::classes::{ClassTable, palette_color};
+use super::classes::ClassTable;
 use super::folder::Layout;
 use super::image::Image;
 use super::mask::Mask;
@@ -64,9 +64,7 @@ pub struct Wirebond {
 impl Wirebond {
     /// `size` is pixels on a side.
     pub fn new(size: usize, count: usize, seed: u64) -> Self {
-        let names = wirebond::CLASSES.map(str::to_owned).to_vec();
-        let colors = (0..names.len()).map(palette_color).collect();
-        Self { size, count, seed, classes: ClassTable { names, colors } }
+        Self { size, count, seed, classes: ClassTable::of(&wirebond::CLASSES) }
     }
 }
 

@@ -107,6 +107,14 @@ impl Runs {
         Ok(dir)
     }
 
+    /// The directory of the run that was started last.
+    pub fn current_directory(&self) -> Option<PathBuf> {
+        let made = self.made.borrow();
+        let run = made.last()?.run.upgrade()?;
+        let dir = run.try_borrow().ok()?.dir().to_path_buf();
+        Some(dir)
+    }
+
     /// Takes note of a new run, and lets go of those that have ended: their models take memory.
     pub fn add(&self, run: SharedRun, datasets: Datasets) {
         let mut made = self.made.borrow_mut();

@@ -53,6 +53,12 @@ pub fn decode_mask(bytes: &[u8], as_colors: bool) -> Result<RawMask, DecodeError
     let decoded = catch_unwind(AssertUnwindSafe(|| match Format::of(bytes)? {
         Format::Png if !as_colors => png_values(bytes),
         Format::Bmp if !as_colors => bmp_values(bytes),
+        Format::Tiff if !as_colors => super::tiff::read(bytes)?.into_mask(),
+        Format::Npy if !as_colors => super::npy::read(bytes)?.into_mask(),
+        Format::Jpeg if !as_colors => {
+            let advice = "JPEG does not keep labels: save masks as PNG, or take a gray level with `binary_threshold`";
+            Err(DecodeError::Corrupt(advice.into()))
+        }
         _ => super::decode(bytes).and_then(from_image),
     }));
     decoded.unwrap_or_else(|_| Err(DecodeError::Corrupt("the decoder panicked on it".into())))
@@ -67,7 +73,7 @@ fn from_image(image: super::Image) -> Result<RawMask, DecodeError> {
     Ok(RawMask { width: image.width, height: image.height, samples })
 }
 
-fn of_colors(colors: &[[u8; 3]]) -> Samples {
+pub(super) fn of_colors(colors: &[[u8; 3]]) -> Samples {
     match colors.iter().all(|&[r, g, b]| r == g && g == b) {
         true => Samples::Values(colors.iter().map(|color| color[0].into()).collect()),
         false => Samples::Colors(colors.to_vec()),

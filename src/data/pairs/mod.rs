@@ -5,7 +5,7 @@ mod matching;
 
 use std::path::PathBuf;
 
-use super::classes::ClassTable;
+use super::classes::{ClassTable, MAX_MASK_CLASSES};
 use super::decode::decode_mask;
 use super::error::DataError;
 use super::folder::{Layout, load_image, read};
@@ -54,6 +54,10 @@ impl Pairs {
     ///
     /// Errors: a missing folder, an image without a mask or a mask without an image, two of one name.
     pub fn open(spec: &PairsSpec) -> Result<Self, DataError> {
+        if spec.classes.len() > MAX_MASK_CLASSES {
+            let expected = format!("at most {MAX_MASK_CLASSES} of them for masks");
+            return Err(DataError::range("classes", expected, spec.classes.len()));
+        }
         let (pairs, layout) = match &spec.val {
             None => {
                 let pairs = matching::pairs(&spec.train, spec)?;

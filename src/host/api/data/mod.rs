@@ -7,6 +7,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, INT, ImmutableString, Map, NativeCallContext};
 use tch::{Kind, Tensor};
 
+mod inspect;
 mod open;
 
 use super::tensor::TensorHandle;
@@ -173,6 +174,7 @@ pub fn register(engine: &mut Engine) {
     engine.register_iterator_result::<ValPass, BatchHandle>();
     engine.register_static_module("data", exported_module!(functions).into());
     engine.register_global_module(exported_module!(methods).into());
+    inspect::register(engine);
 }
 
 /// The options that all loaders take.
@@ -234,8 +236,10 @@ fn whole(ctx: &NativeCallContext, name: &str, value: INT) -> ScriptResult<usize>
 
 #[export_module]
 mod functions {
-    /// Opens a dataset: `"wirebond"`, the generated wire-bond photographs, or a folder of JPEG and PNG images at any depth.
-    /// A folder with `train/` and `val/` in it is split as they say.
+    /// Opens a dataset: `"wirebond"`, the generated wire-bond photographs, or a folder of images (JPEG, PNG, BMP, TIFF,
+    /// NPY) at any depth.
+    /// A folder with `train/` and `val/` in it is split as they say. The folders of ADE20K (`ADEChallengeData2016`) and of CamVid
+    /// (`train`, `trainannot`, `val`, `valannot`) are recognized and come with masks, as the generated photographs do.
     ///
     /// Errors: no such folder, or no images in it.
     #[rhai_fn(name = "open", return_raw)]
@@ -245,6 +249,9 @@ mod functions {
 
     /// Opens a dataset by options: `#{ folder: "photos" }`, or `#{ name: "wirebond", size: 128, count: 2304, seed: 0 }`
     /// (size in pixels, up to 2048).
+    ///
+    /// For a folder also: `channels` (3; 1 or 2), `pair` (`["_a", "_b"]`: endings of the two gray files that make one image of two
+    /// channels), `labels` (`"folders"`: the class of an image is its folder; `"prefix"`: its name up to the first `_`).
     ///
     /// Images with masks, matched by name: `#{ images: "photos", masks: "labels", classes: ["background", "defect"] }`. Further
     /// options: `ignore` (255; a label, or several, that are no class), `binary_threshold` (a gray level from which on a pixel

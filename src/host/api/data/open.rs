@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 
 use super::DatasetHandle;
-use crate::data::{ClassTable, Coding, Dataset, Folders, PairsSpec, Spec};
+use crate::data::{ClassTable, Coding, Dataset, FolderSpec, Folders, Labels, PairsSpec, Spec};
 use crate::host::errors::{Failure, ScriptResult, script_error};
 use crate::host::options::{FromOption, OptionMap};
 use crate::host::session::Session;
@@ -43,8 +43,24 @@ fn images(ctx: &NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
     if for_wirebond && name.as_deref() != Some("wirebond") {
         return Err(options.error("data::open: size, count and seed belong to name: \"wirebond\""));
     }
+    let channels = channels(&mut options)?;
+    let labels = options.get::<Labels>("labels")?;
+    let pair = options.get::<Endings>("pair")?.map(|Endings(endings)| endings);
     options.finish()?;
+    let as_asked = channels.is_some() || labels.is_some() || pair.is_some();
+    if as_asked && folder.is_none() {
+        return Err(script_error(ctx, "data::open: channels, labels and pair belong to folder"));
+    }
     match (folder, name.as_deref()) {
+        (Some(folder), None) if as_asked => {
+            if pair.is_some() && channels.is_some_and(|channels| channels != 2) {
+                return Err(script_error(ctx, "data::open: two files to an image make 2 channels"));
+            }
+            let channels = channels.unwrap_or(if pair.is_some() { 2 } else { 3 });
+            let path = Session::of(ctx).readable(&folder).map_err(|err| script_error(ctx, err))?;
+            let spec = Spec::Images(FolderSpec { path, channels, labels, pair });
+            Dataset::open(&spec).map(DatasetHandle).map_err(|err| script_error(ctx, err))
+        }
         (Some(folder), None) => named(ctx, &folder),
         (None, Some("wirebond")) => {
             let spec = Spec::Wirebond {
@@ -71,15 +87,41 @@ fn pairs(ctx: &NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
         _ => return Err(options.error("data::open: val_images and val_masks belong together")),
     };
     let (classes, coding) = classes(&mut options)?;
-    let channels = options.count("channels")?.unwrap_or(3);
-    if !(1..=3).contains(&channels) {
-        return Err(options.error(format!("channels: expected 1, 2 or 3, got {channels}")));
-    }
+    let channels = channels(&mut options)?.unwrap_or(3);
     let (image_extension, mask_extension) = (options.get("image_extension")?, options.get("mask_extension")?);
     options.finish()?;
-    let channels = channels as usize;
     let spec = PairsSpec { train, val, classes, coding, channels, image_extension, mask_extension };
     Dataset::open(&Spec::Pairs(spec)).map(DatasetHandle).map_err(|err| script_error(ctx, err))
+}
+
+fn channels(options: &mut OptionMap) -> ScriptResult<Option<usize>> {
+    match options.count("channels")? {
+        Some(n) if !(1..=3).contains(&n) => Err(options.error(format!("channels: expected 1, 2 or 3, got {n}"))),
+        n => Ok(n.map(|n| n as usize)),
+    }
+}
+
+impl FromOption for Labels {
+    const EXPECTED: &'static str = "\"folders\" or \"prefix\"";
+    fn from_option(value: Dynamic) -> Option<Self> {
+        match value.into_string().ok()?.as_str() {
+            "folders" => Some(Self::Folders),
+            "prefix" => Some(Self::Prefix),
+            _ => None,
+        }
+    }
+}
+
+/// What the names of an image's two files end in.
+struct Endings([String; 2]);
+
+impl FromOption for Endings {
+    const EXPECTED: &'static str = "two endings of file names that differ, such as [\"_a\", \"_b\"]";
+    fn from_option(value: Dynamic) -> Option<Self> {
+        let endings = value.try_cast::<Array>()?.into_iter().map(|ending| ending.into_string().ok());
+        let endings: [String; 2] = endings.collect::<Option<Vec<_>>>()?.try_into().ok()?;
+        (endings[0] != endings[1]).then_some(Self(endings))
+    }
 }
 
 /// The class table and how masks write it, from `classes`, `ignore`, `binary_threshold` and `colors`.

@@ -1,6 +1,7 @@
 //! Layers and models, one file per idea. Names, shapes and initial values follow timm and the MAE paper, so that weights
 //! travel. Nothing here opens a file, reads a clock or knows a script.
 
+pub mod architecture;
 mod attention;
 pub mod auto;
 mod block;
@@ -12,6 +13,7 @@ pub mod error;
 pub mod factor;
 pub mod guard;
 pub mod layer;
+pub mod layouts;
 pub mod linear;
 mod low_rank;
 pub mod mae;
@@ -27,12 +29,14 @@ pub mod rows;
 pub mod state;
 pub mod vit;
 
+pub use architecture::{Architecture, Built, UpernetConfig};
 pub use auto::{AutoConfig, Candidate};
 pub use conv::{Conv2d, Conv2dConfig};
 pub use cost::{LayerCost, Plan};
 pub use decorrelated::Decorrelation;
 pub use error::{NnError, NnResult};
 pub use layer::Layer;
+pub use layouts::{Exported, Format, Hints, Imported, Layout, Taken};
 pub use linear::Linear;
 pub use mae::{Mae, MaeConfig, Reconstruction};
 pub use metrics::{LastFigures, LayerMetrics};

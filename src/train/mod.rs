@@ -10,6 +10,7 @@ pub mod pictures;
 mod record;
 pub mod run;
 pub mod tensorboard;
+pub mod weights;
 
 pub use error::{TrainError, TrainResult};
 pub use optimizer::{AdamW, AdamWConfig};

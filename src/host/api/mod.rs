@@ -16,6 +16,7 @@ mod optim;
 mod run;
 mod schedule;
 mod tensor;
+mod weights;
 
 /// Gives `engine` everything scripts can call.
 pub fn register(engine: &mut Engine) {
@@ -28,4 +29,5 @@ pub fn register(engine: &mut Engine) {
     schedule::register(engine);
     decorrelation::register(engine);
     tensor::register(engine);
+    weights::register(engine);
 }

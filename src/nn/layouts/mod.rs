@@ -13,6 +13,8 @@ mod hf_upernet;
 mod infer;
 mod init;
 mod release;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 

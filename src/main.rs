@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use dbp_host::host::device::DeviceChoice;
+use dbp_host::host::export::{ExportOptions, FormatChoice};
 use dbp_host::host::{self, Options};
 
 /// Runs vision pre-training experiments written as short Rhai scripts.
@@ -16,10 +17,37 @@ use dbp_host::host::{self, Options};
 /// Exit codes: 0 done; 1 the script or its data is wrong; 2 bad command line; 3 training diverged; 4 the machine failed;
 /// 130 interrupted.
 #[derive(Parser)]
-#[command(version, verbatim_doc_comment)]
+#[command(version, verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     #[command(flatten)]
     run: RunArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a model's weights for timm, the MAE release or Hugging Face, decorrelation folded in
+    Export(ExportArgs),
+}
+
+#[derive(clap::Args)]
+struct ExportArgs {
+    /// Run directory, checkpoint folder or safetensors file
+    run: PathBuf,
+
+    /// Whose names: timm (the encoder), mae (the MAE release) or hf (Hugging Face)
+    #[arg(long, value_name = "timm|mae|hf")]
+    format: FormatChoice,
+
+    /// File to write, or a folder for its model.safetensors; by default RUN/export/FORMAT
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
+    /// Which checkpoint of a run; by default best, else last
+    #[arg(long, value_name = "best|last", value_parser = ["best", "last"])]
+    checkpoint: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -67,7 +95,11 @@ struct RunArgs {
 }
 
 fn main() -> ExitCode {
-    let code = run(Cli::parse().run);
+    let cli = Cli::parse();
+    let code = match cli.command {
+        Some(Command::Export(args)) => export(args),
+        None => run(cli.run),
+    };
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
@@ -96,6 +128,11 @@ fn run(args: RunArgs) -> i32 {
         max_operations: args.max_operations,
         max_tensor_bytes: args.max_tensor_bytes,
     })
+}
+
+fn export(args: ExportArgs) -> i32 {
+    let ExportArgs { run, format, out, checkpoint } = args;
+    host::export::export(ExportOptions { run, format, out, checkpoint })
 }
 
 fn usage(kind: ErrorKind, message: &str) -> ! {

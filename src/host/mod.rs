@@ -19,6 +19,7 @@ pub mod device;
 pub mod diagnosis;
 pub mod engine;
 pub mod errors;
+pub mod export;
 mod memory;
 pub mod options;
 pub mod progress;
@@ -30,6 +31,7 @@ pub mod session;
 mod signals;
 mod stdlib;
 mod suggest;
+mod weights;
 
 pub use diagnosis::Diagnosis;
 pub use errors::{EXIT_INTERRUPTED, Failure, Kind, ScriptResult, Stop, check_arg, script_error};

@@ -110,9 +110,10 @@ impl Runs {
     /// The directory of the run that was started last.
     pub fn current_directory(&self) -> Option<PathBuf> {
         let made = self.made.borrow();
-        let run = made.last()?.run.upgrade()?;
-        let dir = run.try_borrow().ok()?.dir().to_path_buf();
-        Some(dir)
+        match made.last()? {
+            Made::Run { run, .. } => Some(run.upgrade()?.try_borrow().ok()?.dir().to_path_buf()),
+            Made::Output(output) => Some(output.try_borrow().ok()?.dir().to_path_buf()),
+        }
     }
 
     /// Takes note of a new run, and lets go of those that have ended: their models take memory.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use super::architecture::Architecture;
 use super::linear::Linear;
 use super::norm::LayerNorm;
 use super::registry::Registry;
@@ -67,6 +68,7 @@ impl Classifier {
         };
         let head = Linear::new(&root.sub("head"), width, config.classes)?;
         head.behind(&norm);
+        registry.set_architecture(Architecture::Classifier(config.clone()));
         Ok(Self { encoder, norm, head, config: config.clone(), registry })
     }
 

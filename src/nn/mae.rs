@@ -6,6 +6,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use super::architecture::Architecture;
 use super::block::Block;
 use super::linear::Linear;
 use super::masking::{self, Masking, kept_tokens};
@@ -84,6 +85,7 @@ impl Mae {
             registry,
         };
         model.decoder_pred.behind(&model.decoder_norm);
+        model.registry.set_architecture(Architecture::Mae(config.clone()));
         Ok(model)
     }
 

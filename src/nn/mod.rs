@@ -1,6 +1,7 @@
 //! Layers and models, one file per idea. Names, shapes and initial values follow timm and the MAE paper, so that weights
 //! travel. Nothing here opens a file, reads a clock or knows a script.
 
+pub mod architecture;
 mod attention;
 pub mod auto;
 mod batch_norm;
@@ -16,6 +17,7 @@ pub mod factor;
 pub mod guard;
 pub mod inference;
 pub mod layer;
+pub mod layouts;
 pub mod linear;
 mod low_rank;
 pub mod mae;
@@ -33,6 +35,7 @@ mod up_conv;
 pub mod upernet;
 pub mod vit;
 
+pub use architecture::{Architecture, Built};
 pub use auto::{AutoConfig, Candidate};
 pub use classifier::{Classifier, ClassifierConfig, Pool};
 pub use conv::{Conv2d, Conv2dConfig};
@@ -41,6 +44,7 @@ pub use decorrelated::Decorrelation;
 pub use error::{NnError, NnResult};
 pub use inference::Prediction;
 pub use layer::Layer;
+pub use layouts::{Exported, Format, Hints, Imported, Layout, Taken};
 pub use linear::Linear;
 pub use mae::{Mae, MaeConfig, Reconstruction};
 pub use metrics::{LastFigures, LayerMetrics};

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
 
+use super::architecture::Architecture;
 use super::batch_norm::BatchNorm;
 use super::conv::{Conv2d, Conv2dConfig};
 use super::dropout::Dropout;
@@ -110,6 +111,7 @@ impl Upernet {
             0.0 => None,
             _ => Some(FcnHead::new(&root.sub("auxiliary_head"), width, config)?),
         };
+        registry.set_architecture(Architecture::Upernet(config.clone()));
         Ok(Self {
             encoder: Trunk::new(&root.sub("encoder"), &config.encoder)?,
             neck: Neck::new(&root.sub("neck"), width)?,

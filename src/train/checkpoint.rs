@@ -23,6 +23,15 @@ pub type State = Vec<(String, Tensor)>;
 ///
 /// Errors: [`TrainError::Diverged`], naming the tensor, if a value is not finite: such a state is never saved.
 pub fn write_tensors(path: &Path, state: &[(String, Tensor)]) -> TrainResult<()> {
+    write_described(path, state, None)
+}
+
+/// The same with metadata: texts by key, in the file's header.
+pub fn write_described(
+    path: &Path,
+    state: &[(String, Tensor)],
+    metadata: Option<HashMap<String, String>>,
+) -> TrainResult<()> {
     let mut bytes = Vec::with_capacity(state.len());
     for (name, tensor) in state {
         let cpu = tensor.f_to_device(Device::Cpu)?.f_contiguous()?;
@@ -40,8 +49,7 @@ pub fn write_tensors(path: &Path, state: &[(String, Tensor)]) -> TrainResult<()>
         let view = TensorView::new(*dtype, shape.clone(), data).map_err(|err| TrainError::broken(path, err))?;
         views.push((name.clone(), view));
     }
-    let serialized =
-        safetensors::serialize(views, None::<HashMap<String, String>>).map_err(|err| TrainError::broken(path, err))?;
+    let serialized = safetensors::serialize(views, metadata).map_err(|err| TrainError::broken(path, err))?;
     write_synced(path, &serialized)
 }
 
@@ -49,10 +57,17 @@ pub fn write_tensors(path: &Path, state: &[(String, Tensor)]) -> TrainResult<()>
 ///
 /// Errors: [`TrainError::Broken`] for a file that is cut short or otherwise not safetensors.
 pub fn read_tensors(path: &Path) -> TrainResult<State> {
+    Ok(read_described(path)?.0)
+}
+
+/// The same, and the metadata of the file's header.
+pub fn read_described(path: &Path) -> TrainResult<(State, HashMap<String, String>)> {
     let bytes = fs::read(path).at(path)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|err| {
+    let broken = |err| {
         TrainError::broken(path, format!("not a whole safetensors file ({err}); was it cut short while being copied?"))
-    })?;
+    };
+    let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
     let mut state = Vec::new();
     for (name, view) in file.tensors() {
         let kind = kind(view.dtype())
@@ -60,7 +75,7 @@ pub fn read_tensors(path: &Path) -> TrainResult<State> {
         let shape: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
         state.push((name, Tensor::f_from_data_size(view.data(), &shape, kind)?));
     }
-    Ok(state)
+    Ok((state, header.metadata().clone().unwrap_or_default()))
 }
 
 fn dtype(kind: Kind) -> Option<Dtype> {
@@ -98,11 +113,18 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> TrainResult<()> {
 /// A named checkpoint (`last`, `best`) of a run.
 pub struct Slot {
     place: PathBuf,
+    /// Metadata of the model's file.
+    metadata: Option<HashMap<String, String>>,
 }
 
 impl Slot {
     pub fn new(checkpoints: &Path, name: &str) -> Self {
-        Self { place: checkpoints.join(name) }
+        Self { place: checkpoints.join(name), metadata: None }
+    }
+
+    /// The same, with this metadata in the model's file whenever it is saved.
+    pub fn describing(self, metadata: Option<HashMap<String, String>>) -> Self {
+        Self { metadata, ..self }
     }
 
     fn beside(&self, extension: &str) -> PathBuf {
@@ -123,7 +145,7 @@ impl Slot {
         remove(&aside)?;
         fs::create_dir_all(&aside).at(&aside)?;
         let json = serde_json::to_vec_pretty(state).map_err(|err| TrainError::broken(&aside, err))?;
-        let written = write_aside(&aside, model, optimizer, &json);
+        let written = write_aside(&aside, (model, self.metadata.clone()), optimizer, &json);
         if written.is_err() {
             // On a full disk this makes room for the word of what happened.
             let _ = remove(&aside);
@@ -187,11 +209,11 @@ impl Slot {
 
 fn write_aside(
     aside: &Path,
-    model: &[(String, Tensor)],
+    (model, metadata): (&[(String, Tensor)], Option<HashMap<String, String>>),
     optimizer: &[(String, Tensor)],
     json: &[u8],
 ) -> TrainResult<()> {
-    write_tensors(&aside.join("model.safetensors"), model)?;
+    write_described(&aside.join("model.safetensors"), model, metadata)?;
     write_tensors(&aside.join("optimizer.safetensors"), optimizer)?;
     replace_file(&aside.join("state.json"), json)?;
     sync_folder(aside)

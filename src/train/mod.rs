@@ -11,6 +11,7 @@ pub mod record;
 pub mod run;
 pub mod segmentation;
 pub mod tensorboard;
+pub mod weights;
 
 pub use error::{TrainError, TrainResult};
 pub use optimizer::{AdamW, AdamWConfig};

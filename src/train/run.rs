@@ -20,7 +20,7 @@ use super::optimizer::AdamW;
 use super::pictures::{self, Picture};
 use super::record;
 use super::tensorboard::{self, EventWriter};
-use super::{TrainError, TrainResult};
+use super::{TrainError, TrainResult, weights};
 use crate::nn::{DecorState, Registry};
 
 /// How a run ended, or that it has not; as `run.json` has it.
@@ -409,7 +409,8 @@ impl Run {
             line: self.line.clone(),
             skipped: self.skipped.clone(),
         };
-        let slot = Slot::new(&self.setup.dir.join("checkpoints"), name);
+        let metadata = model.architecture().map(|architecture| weights::metadata(&architecture));
+        let slot = Slot::new(&self.setup.dir.join("checkpoints"), name).describing(metadata);
         slot.save(&model.state(), &self.setup.optimizer.state(), &state).map_err(|err| match err {
             TrainError::Diverged(what) => TrainError::Diverged(format!("{what} at step {}", self.step)),
             err => err,

@@ -18,6 +18,7 @@ mod run;
 mod schedule;
 mod segmentation;
 mod tensor;
+mod weights;
 
 /// Gives `engine` everything scripts can call.
 pub fn register(engine: &mut Engine) {
@@ -30,4 +31,5 @@ pub fn register(engine: &mut Engine) {
     schedule::register(engine);
     decorrelation::register(engine);
     tensor::register(engine);
+    weights::register(engine);
 }

@@ -15,11 +15,11 @@ use crate::host::options::{ImageSize, OptionMap};
 use crate::host::session::Session;
 use crate::nn::upernet::cross_entropy;
 use crate::nn::{
-    Classifier, Conv2d, Conv2dConfig, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler, Upernet, Vit,
-    VitConfig,
+    Architecture, Classifier, Conv2d, Conv2dConfig, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler,
+    Upernet, Vit, VitConfig,
 };
+use crate::train::TrainError;
 use crate::train::pictures::Picture;
-use crate::train::{TrainError, checkpoint};
 
 impl From<NnError> for Failure {
     fn from(err: NnError) -> Self {
@@ -110,10 +110,11 @@ impl ModelHandle {
 pub fn register(engine: &mut Engine) {
     engine.register_type_with_name::<ModelHandle>("Model");
     engine.register_type_with_name::<PictureHandle>("Picture");
-    let mut functions = exported_module!(functions);
-    segmentation::register(engine, &mut functions);
-    classification::register(engine, &mut functions);
-    engine.register_static_module("models", functions.into());
+    let mut models = exported_module!(functions);
+    segmentation::register(engine, &mut models);
+    classification::register(engine, &mut models);
+    combine_with_exported_module!(&mut models, "weights", super::weights::functions);
+    engine.register_static_module("models", models.into());
     engine.register_global_module(exported_module!(methods).into());
 }
 
@@ -157,7 +158,7 @@ fn vit_config(options: &mut OptionMap) -> ScriptResult<VitConfig> {
 }
 
 /// Refuses a model with a tensor beyond `--max-tensor-bytes`, before it is made.
-fn check_size(ctx: &NativeCallContext, config: &VitConfig, decoder_width: i64) -> ScriptResult<()> {
+pub(super) fn check_size(ctx: &NativeCallContext, config: &VitConfig, decoder_width: i64) -> ScriptResult<()> {
     config.check().map_err(|err| script_error(ctx, err))?;
     let hidden = (config.embed_dim as f64 * config.mlp_ratio) as i64;
     let widest = config.embed_dim.max(decoder_width);
@@ -213,6 +214,7 @@ mod functions {
         let session = Session::of(&ctx);
         let registry = Registry::new(session.seed(), session.options.device, Kind::Float);
         let model = Vit::new(&registry.root(), &config).map_err(|err| script_error(&ctx, err))?;
+        registry.set_architecture(Architecture::Vit(config));
         Ok(ModelHandle::new(Network::Vit(Box::new(model)), registry))
     }
 }
@@ -345,17 +347,5 @@ mod methods {
             }
         };
         Ok(y.map_err(|err| script_error(&ctx, err))?.into())
-    }
-
-    /// Takes over the weights of a safetensors file: a checkpoint's `model.safetensors` with the same names and shapes. A
-    /// layer that is decorrelated here takes its R, or R = I if the file has none; another takes `W R` for its weight.
-    ///
-    /// Errors: a file that is not whole, or a tensor that is missing, unexpected, or of another shape.
-    #[rhai_fn(return_raw, pure)]
-    pub fn load(ctx: NativeCallContext, model: &mut ModelHandle, path: ImmutableString) -> ScriptResult<()> {
-        let path = Session::of(&ctx).readable(&path).map_err(|err| script_error(&ctx, err))?;
-        let state = checkpoint::read_tensors(&path).map_err(|err| script_error(&ctx, err))?;
-        let loaded = model.registry().load_state(&state);
-        loaded.map_err(|err| script_error(&ctx, format!("{}: {err}", path.display())))
     }
 }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
 
+use super::architecture::Architecture;
 use super::auto::{AutoConfig, Progress};
 use super::layer::Layer;
 use super::{NnError, NnResult};
@@ -54,6 +55,8 @@ pub struct Registry {
     auto: RefCell<Option<(AutoConfig, Progress)>>,
     /// The weight learning rate over its peak, for schedules that follow it.
     lr_fraction: Cell<f64>,
+    /// What model this is, for its files; `None` for a layer on its own.
+    architecture: RefCell<Option<Architecture>>,
 }
 
 impl Registry {
@@ -68,6 +71,7 @@ impl Registry {
             products: RefCell::default(),
             auto: RefCell::default(),
             lr_fraction: Cell::new(1.0),
+            architecture: RefCell::default(),
         })
     }
 
@@ -109,6 +113,15 @@ impl Registry {
 
     pub fn lr_fraction(&self) -> f64 {
         self.lr_fraction.get()
+    }
+
+    /// Says what model this is.
+    pub fn set_architecture(&self, architecture: Architecture) {
+        *self.architecture.borrow_mut() = Some(architecture);
+    }
+
+    pub fn architecture(&self) -> Option<Architecture> {
+        self.architecture.borrow().clone()
     }
 
     /// Every layer that can be decorrelated.

@@ -1,0 +1,24 @@
+//! timm's `VisionTransformer` and the official MAE release: the names that ours follow, without `encoder.`.
+//!
+//! Sources: timm `models/vision_transformer.py`; the MAE release's `models_mae.py`, for the names alone.
+
+use super::{ENCODER, Place};
+
+/// What the MAE release adds to an encoder.
+const DECODER: [&str; 6] =
+    ["decoder_embed.", "mask_token", "decoder_pos_embed", "decoder_blocks.", "decoder_norm.", "decoder_pred."];
+
+fn is_decoder(name: &str) -> bool {
+    DECODER.iter().any(|prefix| name.starts_with(prefix))
+}
+
+pub(super) fn ours(theirs: &str) -> Option<Place> {
+    Some(Place::Whole(if is_decoder(theirs) { theirs.to_owned() } else { format!("{ENCODER}{theirs}") }))
+}
+
+pub(super) fn theirs(ours: &str) -> Option<Vec<String>> {
+    match ours.strip_prefix(ENCODER) {
+        Some(name) => Some(vec![name.to_owned()]),
+        None => is_decoder(ours).then(|| vec![ours.to_owned()]),
+    }
+}

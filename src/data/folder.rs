@@ -278,7 +278,7 @@ impl Walk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::testing::{fill_folder, gradient, jpeg_bytes};
+    use crate::data::testing::{fill_folder, gradient, jpeg_bytes, png_bytes};
 
     #[test]
     fn lists_every_depth_in_bytewise_order() {
@@ -329,5 +329,23 @@ mod tests {
         assert!(message(dir.path()).ends_with("found 12 .txt files and 1 .gif file"));
         assert!(message(&dir.path().join("0.txt")).contains("is a file"));
         assert!(message(&dir.path().join("none")).starts_with("no folder"));
+    }
+
+    #[test]
+    fn two_gray_files_are_one_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, image: &Image| fs::write(dir.path().join(name), png_bytes(image)).unwrap();
+        write("x_a.png", &Image::filled(3, 2, 1, 7));
+        write("x_b.png", &Image::filled(3, 2, 1, 9));
+        let endings = ["_a".to_owned(), "_b".to_owned()];
+        let spec = FolderSpec { channels: 2, pair: Some(endings), ..FolderSpec::new(dir.path()) };
+        let folder = Folder::open_as(&spec).unwrap();
+        assert_eq!((folder.len(), folder.name(0).as_str()), (1, "x_a.png"));
+        assert_eq!(folder.load(0).unwrap().pixels, [7, 9].repeat(6));
+        write("x_b.png", &Image::filled(2, 2, 1, 9));
+        assert_eq!(folder.load(0).unwrap_err(), "the first channel has 3×2 pixels, the second 2×2");
+        write("y_a.png", &Image::filled(3, 2, 1, 7));
+        let error = Folder::open_as(&spec).unwrap_err().to_string();
+        assert!(error.starts_with("1 of 2 first channels") && error.ends_with("the first: y_a.png"), "{error}");
     }
 }

@@ -25,12 +25,14 @@ pub struct FolderSpec {
     pub labels: Option<Labels>,
     /// Endings, before the extension, of the two gray files that make one image of two channels.
     pub pair: Option<[String; 2]>,
+    /// What files end in, where others lie among them.
+    pub extension: Option<String>,
 }
 
 impl FolderSpec {
     /// RGB images without labels.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), channels: 3, labels: None, pair: None }
+        Self { path: path.into(), channels: 3, labels: None, pair: None, extension: None }
     }
 }
 
@@ -67,9 +69,16 @@ impl Folder {
     /// Errors: as [`open`](Self::open); a file without its partner; an image that no class can be read off.
     pub fn open_as(spec: &FolderSpec) -> Result<Self, DataError> {
         let root = spec.path.clone();
+        let mut files = list(&root)?;
+        if let Some(wanted) = &spec.extension {
+            files.retain(|file| ends_in(file, wanted));
+            if files.is_empty() {
+                return Err(DataError::NoImages { path: root, found: format!("none that ends in {wanted}") });
+            }
+        }
         let (files, seconds) = match &spec.pair {
-            None => (list(&root)?, Vec::new()),
-            Some(endings) => partners(&root, list(&root)?, endings)?,
+            None => (files, Vec::new()),
+            Some(endings) => partners(&root, files, endings)?,
         };
         let under = |name: &str| -> Vec<u32> {
             (0..files.len() as u32).filter(|&i| files[i as usize].starts_with(name)).collect()
@@ -191,6 +200,11 @@ pub(super) fn list(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     let mut files = walk.files;
     files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
     Ok(files)
+}
+
+/// Whether a file has this extension, in any case, with or without its dot.
+pub(super) fn ends_in(file: &Path, extension: &str) -> bool {
+    file.extension().is_some_and(|own| own.eq_ignore_ascii_case(extension.trim_start_matches('.')))
 }
 
 /// Reads a file as an image of so many channels; the error is the reason for `skipped.csv`.

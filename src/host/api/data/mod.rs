@@ -239,7 +239,8 @@ mod functions {
     /// (size in pixels, up to 2048).
     ///
     /// For a folder also: `channels` (3; 1 or 2), `pair` (`["_a", "_b"]`: endings of the two gray files that make one image of two
-    /// channels), `labels` (`"folders"`: the class of an image is its folder; `"prefix"`: its name up to the first `_`).
+    /// channels), `labels` (`"folders"`: the class of an image is its folder; `"prefix"`: its name up to the first `_`),
+    /// `image_extension` (where other files lie among the images).
     ///
     /// Images with masks, matched by name: `#{ images: "photos", masks: "labels", classes: ["background", "defect"] }`. Further
     /// options: `ignore` (255; a label, or several, that are no class), `binary_threshold` (a gray level from which on a pixel

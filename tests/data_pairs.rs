@@ -58,12 +58,18 @@ fn pairs_become_batches_and_whole_images_for_validation() {
         + "let parts = d.split(0.4);\n\
            let v = l.validation(parts.val);\n\
            for b in v.batches() { print(`${b.images.shape} ${b.masks.shape} ${b.names}`); }\n\
+           for b in l.validation(data::open(\"./images\")).batches() { print(`alone ${b.images.shape} ${b.has_masks}`); }\n\
            print(d.classes); print(d.class_frequencies()); print(d.class_weights()); d.describe();\n\
            print(d.preview(\"sheet\"));";
     let ended = script(place.path(), &text).expect(0);
-    for part in
-        ["[3, 3, 24, 32] [3, 30, 40]", "\"background\", \"left\", \"right\"", "0.1666", "images      9", "sheet.png"]
-    {
+    for part in [
+        "[3, 3, 24, 32] [3, 30, 40]",
+        "alone [4, 3, 24, 32] false",
+        "\"background\", \"left\", \"right\"",
+        "0.1666",
+        "images      9",
+        "sheet.png",
+    ] {
         assert!(ended.stdout.contains(part), "no {part:?} in:\n{}", ended.stdout);
     }
     assert!(place.path().join("previews/sheet.png").is_file());

@@ -365,7 +365,8 @@ mod methods {
     }
 
     /// Batches of `dataset` for validation, with this loader's size, batch and normalization: whole files in order, no
-    /// flips.
+    /// flips. Of a `pair_loader`, images keep their aspect (the long edge becomes `eval_edge`) and masks their own size; images of
+    /// equal sizes that follow each other share a batch, and a dataset without masks gives images alone.
     #[rhai_fn(return_raw, pure)]
     pub fn validation(
         ctx: NativeCallContext,
@@ -377,6 +378,10 @@ mod methods {
         let (channels, expected) = (dataset.0.channels(), loader.loader.dataset().channels());
         check_arg(&ctx, channels == expected, || {
             format!("validation images have {channels} channels, training images {expected}")
+        })?;
+        let (given, known) = (dataset.0.classes(), loader.loader.dataset().classes());
+        check_arg(&ctx, given.is_none() || known.is_none() || given == known, || {
+            "validation images have other classes than training images".to_owned()
         })?;
         let dataset = dataset.0.with_normalization(loader.loader.normalization().clone());
         let made = match loader.loader.segmentation() {

@@ -1,10 +1,11 @@
 //! Vision pre-training experiments as short Rhai scripts on libtorch: decorrelated back-propagation (DBP) inside masked
 //! autoencoders, after "Decorrelation Speeds Up Vision Transformers" (arXiv:2510.14657).
 //!
-//! Modules import one way: `host → train → {nn, data} → libtorch`; [`random`] and [`schedule`] stand below
-//! all of them.
+//! Modules import one way: `host → train → {nn, data} → libtorch`; [`random`], [`schedule`] and
+//! [`confusion`] stand below all of them.
 //! `ARCHITECTURE.md` says why, and `tests/architecture.rs` holds it.
 
+pub mod confusion;
 pub mod data;
 pub mod host;
 pub mod libtorch;

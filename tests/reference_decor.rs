@@ -126,6 +126,7 @@ impl Case {
             beta2: self.config["betas"][1].as_f64().unwrap(),
             weight_decay: self.float("weight_decay"),
             eps: self.float("eps"),
+            layer_decay: 1.0,
         };
         AdamW::new(Rc::clone(registry), config).unwrap()
     }

@@ -50,6 +50,7 @@ impl Case {
                 depth: self.int("depth"),
                 num_heads: self.int("num_heads"),
                 mlp_ratio: self.float("mlp_ratio"),
+                drop_path: 0.0,
             },
             decoder_embed_dim: self.int("decoder_embed_dim"),
             decoder_depth: self.int("decoder_depth"),
@@ -85,6 +86,7 @@ impl Case {
             beta2: self.config["betas"][1].as_f64().unwrap(),
             weight_decay: self.float("weight_decay"),
             eps: self.float("eps"),
+            layer_decay: 1.0,
         };
         AdamW::new(model.registry().clone(), config).unwrap()
     }

@@ -46,6 +46,7 @@ impl Size {
                 depth: self.depth,
                 num_heads: self.num_heads,
                 mlp_ratio: 4.0,
+                drop_path: 0.0,
             },
             decoder_embed_dim: self.decoder_embed_dim,
             decoder_depth: 2,

@@ -96,11 +96,11 @@ pub fn normalize_into(image: &Image, normalization: &Normalization, out: &mut [f
 
 /// A rectangle of whole pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Region {
-    left: usize,
-    top: usize,
-    width: usize,
-    height: usize,
+pub(super) struct Region {
+    pub left: usize,
+    pub top: usize,
+    pub width: usize,
+    pub height: usize,
 }
 
 /// torchvision's `RandomResizedCrop.get_params`: ten tries, then the largest central crop of an allowed ratio.
@@ -149,16 +149,24 @@ fn resize_center(image: &Image, (height, width): (usize, usize)) -> Image {
     } else {
         (((height as f64 * image_width / image_height) as usize).max(width), height)
     };
-    // Offset and length, in the original, of the `kept` central pixels of `full`.
-    let center = |full: usize, kept: usize, original: f64| {
-        let scale = original / full as f64;
-        let offset = ((full - kept) as f64 / 2.0).round_ties_even() * scale;
-        (offset, (kept as f64 * scale).min(original - offset))
+    let center = |full: usize, kept: usize| ((full - kept) as f64 / 2.0).round_ties_even() as usize;
+    let (left, top) = (center(full_width, width), center(full_height, height));
+    resize_window(image, (full_height, full_width), Region { left, top, width, height })
+}
+
+/// The part `window` of the image resized to `full` (height, width), without computing the rest.
+pub(super) fn resize_window(image: &Image, full: (usize, usize), window: Region) -> Image {
+    let Region { left, top, width, height } = window;
+    // Offset and length, in the original, of the `kept` pixels of `full` from `start` on.
+    let span = |full: usize, start: usize, kept: usize, original: usize| {
+        let scale = original as f64 / full as f64;
+        let offset = start as f64 * scale;
+        (offset, (kept as f64 * scale).min(original as f64 - offset))
     };
-    let (left, crop_width) = center(full_width, width, image_width);
-    let (top, crop_height) = center(full_height, height, image_height);
+    let (left, crop_width) = span(full.1, left, width, image.width);
+    let (top, crop_height) = span(full.0, top, height, image.height);
     let rows = convolve(image, (image.height, width), |source, target, resizer| {
-        resizer.resize(source, target, &bicubic().crop(left, 0.0, crop_width, image_height))
+        resizer.resize(source, target, &bicubic().crop(left, 0.0, crop_width, image.height as f64))
     });
     convolve(&rows, (height, width), |source, target, resizer| {
         resizer.resize(source, target, &bicubic().crop(0.0, top, width as f64, crop_height))
@@ -208,7 +216,7 @@ where
     Image { width, height, channels, pixels }
 }
 
-fn flip_horizontal(image: &mut Image) {
+pub(super) fn flip_horizontal(image: &mut Image) {
     let (width, channels) = (image.width, image.channels);
     for row in image.pixels.chunks_exact_mut(width * channels) {
         for x in 0..width / 2 {

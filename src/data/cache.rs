@@ -1,39 +1,78 @@
-//! Decoded images kept in memory, until a byte limit is reached. Nothing is ever thrown out: an epoch visits every image once,
-//! so any image that stays is worth as much as any other.
+//! Decoded images and masks kept in memory, until a byte limit is reached. Nothing is ever thrown out: an epoch visits every
+//! image once, so any image that stays is worth as much as any other.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::image::Image;
+use super::mask::Mask;
 
-/// A loaded image, or why there is none.
-pub type Loaded = Result<Arc<Image>, Arc<str>>;
+/// Something loaded, or why there is none.
+pub type Loaded<T = Image> = Result<Arc<T>, Arc<str>>;
+
+/// What a cache can hold.
+pub trait Weight {
+    /// Bytes on the heap.
+    fn bytes(&self) -> u64;
+}
+
+impl Weight for Image {
+    fn bytes(&self) -> u64 {
+        self.pixels.len() as u64
+    }
+}
+
+impl Weight for Mask {
+    fn bytes(&self) -> u64 {
+        self.labels.len() as u64
+    }
+}
 
 /// One slot per image; reading a filled slot takes no lock.
-pub struct Cache {
-    slots: Vec<OnceLock<Loaded>>,
+pub struct Cache<T> {
+    slots: Vec<OnceLock<Loaded<T>>>,
+    budget: Arc<Budget>,
+}
+
+struct Budget {
     used_bytes: AtomicU64,
     limit_bytes: u64,
 }
 
-impl Cache {
+impl<T: Weight> Cache<T> {
     pub fn new(slots: usize, limit_bytes: u64) -> Self {
-        let slots = if limit_bytes == 0 { 0 } else { slots };
-        Self { slots: (0..slots).map(|_| OnceLock::new()).collect(), used_bytes: AtomicU64::new(0), limit_bytes }
+        Self::within(slots, Arc::new(Budget { used_bytes: AtomicU64::new(0), limit_bytes }))
     }
 
-    /// The image from its slot, or from `load`, kept if it still fits.
-    pub fn get_or_load(&self, index: usize, load: impl FnOnce() -> Result<Image, String>) -> Loaded {
-        if let Some(loaded) = self.slots.get(index).and_then(OnceLock::get) {
-            return loaded.clone();
-        }
-        let loaded = load().map(Arc::new).map_err(Arc::from);
+    /// A cache that shares the byte limit of another.
+    pub fn beside<U>(slots: usize, other: &Cache<U>) -> Self {
+        Self::within(slots, other.budget.clone())
+    }
+
+    fn within(slots: usize, budget: Arc<Budget>) -> Self {
+        let slots = if budget.limit_bytes == 0 { 0 } else { slots };
+        Self { slots: (0..slots).map(|_| OnceLock::new()).collect(), budget }
+    }
+
+    /// What is in a slot.
+    pub fn get(&self, index: usize) -> Option<Loaded<T>> {
+        self.slots.get(index).and_then(OnceLock::get).cloned()
+    }
+
+    /// What is in its slot, or comes from `load`, kept if it still fits.
+    pub fn get_or_load(&self, index: usize, load: impl FnOnce() -> Result<T, String>) -> Loaded<T> {
+        self.get(index).unwrap_or_else(|| self.keep(index, load()))
+    }
+
+    /// Keeps what was loaded if it still fits and the slot is free.
+    pub fn keep(&self, index: usize, loaded: Result<T, String>) -> Loaded<T> {
+        let loaded = loaded.map(Arc::new).map_err(Arc::from);
         let Some(slot) = self.slots.get(index) else { return loaded };
-        let bytes = loaded.as_ref().map_or(0, |image| image.pixels.len() as u64);
-        let before = self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let bytes = loaded.as_ref().map_or(0, |value| value.bytes());
+        let before = self.budget.used_bytes.fetch_add(bytes, Ordering::Relaxed);
         // Two threads may load the same image; the second gives its share back.
-        if before + bytes > self.limit_bytes || slot.set(loaded.clone()).is_err() {
-            self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if before + bytes > self.budget.limit_bytes || slot.set(loaded.clone()).is_err() {
+            self.budget.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
         loaded
     }
@@ -64,7 +103,7 @@ mod tests {
         let cache = Cache::new(1, 10);
         assert!(cache.get_or_load(0, || Err("no".into())).is_err());
         assert!(cache.get_or_load(0, || Ok(Image::filled(1, 1, 1, 0))).is_err());
-        let none = Cache::new(1, 0);
+        let none = Cache::<Image>::new(1, 0);
         assert!(none.get_or_load(0, || Err("no".into())).is_err());
         assert!(none.get_or_load(0, || Ok(Image::filled(1, 1, 1, 0))).is_ok());
     }

@@ -10,10 +10,13 @@ use std::sync::{Arc, OnceLock};
 use rayon::prelude::*;
 
 use super::cache::{Cache, Loaded};
+use super::classes::ClassTable;
 use super::error::DataError;
-use super::folder::Folder;
+use super::folder::{Folder, FolderSpec};
 use super::image::Image;
+use super::mask::Mask;
 use super::normalization::{Normalization, SAMPLE};
+use super::pairs::{self, Pairs, PairsSpec};
 use super::skips::SkipLog;
 use super::source::{Source, Wirebond};
 use crate::random::{Key, Stream, hash_name};
@@ -24,8 +27,17 @@ pub const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
 /// What a script asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spec {
+    /// Images alone, unless the folder has the layout of ADE20K or CamVid.
     Folder(PathBuf),
-    Wirebond { size: usize, count: usize, seed: u64 },
+    /// Images as they are asked for.
+    Images(FolderSpec),
+    /// Images and masks.
+    Pairs(PairsSpec),
+    Wirebond {
+        size: usize,
+        count: usize,
+        seed: u64,
+    },
 }
 
 impl Spec {
@@ -66,7 +78,9 @@ pub struct Dataset {
 
 struct Shared {
     source: Box<dyn Source>,
-    cache: Cache,
+    cache: Cache<Image>,
+    /// Within the limit of `cache`.
+    masks: Cache<Mask>,
     skips: SkipLog,
 }
 
@@ -90,12 +104,17 @@ impl Dataset {
     /// Opens; at most `cache_bytes` of decoded images are kept in memory. No result depends on them.
     pub fn open_with_cache(spec: &Spec, cache_bytes: u64) -> Result<Self, DataError> {
         match *spec {
-            Spec::Folder(ref path) => Self::from_source(Box::new(Folder::open(path)?), cache_bytes),
+            Spec::Folder(ref path) => match pairs::recognize(path)? {
+                Some(known) => Self::from_source(Box::new(known), cache_bytes),
+                None => Self::from_source(Box::new(Folder::open(path)?), cache_bytes),
+            },
+            Spec::Images(ref spec) => Self::from_source(Box::new(Folder::open_as(spec)?), cache_bytes),
+            Spec::Pairs(ref spec) => Self::from_source(Box::new(Pairs::open(spec)?), cache_bytes),
             Spec::Wirebond { size, count, seed } => {
                 if !(16..=2048).contains(&size) {
                     return Err(DataError::range("size", "16 to 2048 pixels", size));
                 }
-                Self::from_source(Box::new(Wirebond { size, count, seed }), cache_bytes)
+                Self::from_source(Box::new(Wirebond::new(size, count, seed)), cache_bytes)
             }
         }
     }
@@ -109,7 +128,9 @@ impl Dataset {
             Some((train, val)) => (train.as_slice().into(), Some(Arc::from(val.as_slice()))),
             None => ((0..source.len() as u32).collect(), None),
         };
-        let shared = Shared { cache: Cache::new(source.len(), cache_bytes), skips: SkipLog::default(), source };
+        let cache = Cache::new(source.len(), cache_bytes);
+        let masks = Cache::beside(if source.has_masks() { source.len() } else { 0 }, &cache);
+        let shared = Shared { cache, masks, skips: SkipLog::default(), source };
         Ok(Self { shared: Arc::new(shared), statistics: Statistics::of(&files), files, val })
     }
 
@@ -139,6 +160,39 @@ impl Dataset {
     /// The `index`-th image of this view, through the cache; the error is the reason why it cannot be read.
     pub fn load(&self, index: usize) -> Result<Arc<Image>, String> {
         self.load_file(self.files[index]).map_err(|reason| reason.to_string())
+    }
+
+    /// The classes of masks or labels; `None` if images are all there is.
+    pub fn classes(&self) -> Option<&ClassTable> {
+        self.shared.source.classes()
+    }
+
+    pub fn has_masks(&self) -> bool {
+        self.shared.source.has_masks()
+    }
+
+    /// The class of the `index`-th image as a whole.
+    pub fn label(&self, index: usize) -> Option<u32> {
+        self.shared.source.label(self.files[index] as usize)
+    }
+
+    /// The `index`-th image of this view with its mask, through the cache; the error is the reason why one of them cannot be
+    /// read, or why they do not belong together.
+    pub fn load_pair(&self, index: usize) -> Result<(Arc<Image>, Arc<Mask>), String> {
+        let Shared { source, cache, masks, .. } = &*self.shared;
+        let index = self.files[index] as usize;
+        match (cache.get(index), masks.get(index)) {
+            (_, Some(Err(reason))) => Err(reason.to_string()),
+            (Some(Ok(image)), Some(Ok(mask))) => Ok((image, mask)),
+            _ => {
+                let (image, mask) = source.load_pair(index).inspect_err(|reason| {
+                    // The image alone may still be readable.
+                    let _ = masks.keep(index, Err(reason.clone()));
+                })?;
+                let image = cache.keep(index, Ok(image)).map_err(|reason| reason.to_string())?;
+                Ok((image, masks.keep(index, Ok(mask)).map_err(|reason| reason.to_string())?))
+            }
+        }
     }
 
     /// A random `⌊f · len⌋` of the files, `0 < f ≤ 1`. (A millionth is added before flooring: 0.29 · 100 is 29.)

@@ -12,13 +12,41 @@ pub enum DataError {
     NotAFolder { path: PathBuf },
 
     #[error(
-        "no images in {}: looked for .jpg, .jpeg and .png there and in its subfolders, found {found}",
+        "no images in {}: looked for .jpg, .jpeg, .png, .bmp, .tif, .tiff and .npy there and in its subfolders, found {found}",
         path.display()
     )]
     NoImages { path: PathBuf, found: String },
 
     #[error("no folder and no built-in data set is named \"{name}\"; built in: {known}")]
     UnknownName { name: String, known: String },
+
+    #[error("{count} of {of} {what} in {} without a {partner} of the same name in {}; the first: {first}", folder.display(), partners.display())]
+    Unpaired {
+        count: usize,
+        of: usize,
+        what: &'static str,
+        partner: &'static str,
+        folder: PathBuf,
+        partners: PathBuf,
+        first: String,
+    },
+
+    #[error("two {what} of one name in {}: {first} and {second}", folder.display())]
+    TwoOfOneName { what: &'static str, folder: PathBuf, first: String, second: String },
+
+    #[error("images and masks are both in {}: tell them apart with image_extension and mask_extension", folder.display())]
+    Mixed { folder: PathBuf },
+
+    #[error("no class can be read off {} in {}: expected {expected}", file.display(), root.display())]
+    NoLabel { root: PathBuf, file: PathBuf, expected: &'static str },
+
+    #[error("this dataset has no classes: open images with masks, or with labels")]
+    NoClasses,
+
+    #[error(
+        "this dataset has no masks: open images with their masks, as data::open(#{{ images: …, masks: …, classes: … }})"
+    )]
+    NoMasks,
 
     #[error("cannot read {}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },

@@ -4,56 +4,80 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::decode::{decode, with_channels};
+use super::classes::ClassTable;
+use super::decode::decode_as;
 use super::error::DataError;
 use super::image::Image;
+use super::labels::Labels;
 use super::source::Source;
 
 /// What counts as an image, in any case; the bytes decide what it really is.
-pub const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
+pub const EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "npy"];
 /// Folders nested deeper than this are taken for a mistake and left out.
 const MAX_DEPTH: usize = 64;
 
-/// The image files under a folder, sorted bytewise by their path relative to it; every image is loaded as RGB.
+/// What a folder of images is read as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FolderSpec {
+    pub path: PathBuf,
+    /// 1 to 3.
+    pub channels: usize,
+    pub labels: Option<Labels>,
+    /// Endings, before the extension, of the two gray files that make one image of two channels.
+    pub pair: Option<[String; 2]>,
+}
+
+impl FolderSpec {
+    /// RGB images without labels.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), channels: 3, labels: None, pair: None }
+    }
+}
+
+/// The image files under a folder, sorted bytewise by their path relative to it.
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
     /// Relative paths.
     files: Vec<PathBuf>,
+    /// The second channels' files, if these are files of their own.
+    seconds: Vec<PathBuf>,
+    channels: usize,
     layout: Option<Layout>,
+    /// Classes, and one label per file.
+    labels: Option<(ClassTable, Vec<u32>)>,
 }
 
 /// Indices of the files under `train/` and under `val/`.
 pub type Layout = (Vec<u32>, Vec<u32>);
 
 impl Folder {
-    /// Lists the images. Hidden files and folders are left out; links are followed, but not in circles.
+    /// Lists the images, which are loaded as RGB. Hidden files and folders are left out; links are followed, but not in circles.
     ///
     /// If there are images both under `train/` and under `val/`, they are the split, and what lies elsewhere (`test/`) is no
     /// part of the dataset.
     ///
     /// Errors: no such folder, an unreadable subfolder, or no images, saying what was found instead.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
-        let root = path.as_ref().to_path_buf();
-        match fs::metadata(&root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(DataError::NotFound { path: root }),
-            Err(source) => return Err(DataError::Io { path: root, source }),
-            Ok(metadata) if !metadata.is_dir() => return Err(DataError::NotAFolder { path: root }),
-            Ok(_) => {}
-        }
-        let mut walk = Walk::default();
-        walk.visit(&root, Path::new(""))?;
-        if walk.files.is_empty() {
-            return Err(DataError::NoImages { path: root, found: walk.found() });
-        }
-        let mut files = walk.files;
-        files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+        Self::open_as(&FolderSpec::new(path.as_ref()))
+    }
+
+    /// The same with other channels, with labels, or with two files to an image.
+    ///
+    /// Errors: as [`open`](Self::open); a file without its partner; an image that no class can be read off.
+    pub fn open_as(spec: &FolderSpec) -> Result<Self, DataError> {
+        let root = spec.path.clone();
+        let (files, seconds) = match &spec.pair {
+            None => (list(&root)?, Vec::new()),
+            Some(endings) => partners(&root, list(&root)?, endings)?,
+        };
         let under = |name: &str| -> Vec<u32> {
             (0..files.len() as u32).filter(|&i| files[i as usize].starts_with(name)).collect()
         };
         let (train, val) = (under("train"), under("val"));
         let layout = (!train.is_empty() && !val.is_empty()).then_some((train, val));
-        Ok(Self { root, files, layout })
+        let labels = spec.labels.map(|labels| labels.read_off(&root, &files, layout.as_ref())).transpose()?;
+        Ok(Self { root, files, seconds, channels: spec.channels, layout, labels })
     }
 
     pub fn root(&self) -> &Path {
@@ -72,17 +96,111 @@ impl Source for Folder {
     }
 
     fn channels(&self) -> usize {
-        3
+        self.channels
     }
 
     fn load(&self, index: usize) -> Result<Image, String> {
-        let bytes = fs::read(self.root.join(&self.files[index])).map_err(|error| format!("cannot read: {error}"))?;
-        decode(&bytes).and_then(|image| with_channels(image, 3)).map_err(|error| error.to_string())
+        let first = self.root.join(&self.files[index]);
+        match self.seconds.get(index) {
+            None => load_image(&first, self.channels),
+            Some(second) => stacked(&load_image(&first, 1)?, &load_image(&self.root.join(second), 1)?),
+        }
     }
 
     fn layout(&self) -> Option<&Layout> {
         self.layout.as_ref()
     }
+
+    fn classes(&self) -> Option<&ClassTable> {
+        self.labels.as_ref().map(|(classes, _)| classes)
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        self.labels.as_ref().map(|(_, labels)| labels[index])
+    }
+}
+
+/// Files that end in the first of `endings`, and those that end in the second, in the same order.
+fn partners(
+    root: &Path,
+    files: Vec<PathBuf>,
+    endings: &[String; 2],
+) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DataError> {
+    let of = |ending: &str| -> BTreeMap<PathBuf, PathBuf> {
+        let named = |file: &PathBuf| {
+            let stem = file.file_stem()?.to_str()?.strip_suffix(ending)?.to_owned();
+            Some((file.with_file_name(stem), file.clone()))
+        };
+        files.iter().filter_map(named).collect()
+    };
+    let (firsts, mut seconds) = (of(&endings[0]), of(&endings[1]));
+    let missing = |what: &'static str, count: usize, of: usize, first: &Path| DataError::Unpaired {
+        count,
+        of,
+        what,
+        partner: "partner",
+        folder: root.into(),
+        partners: root.into(),
+        first: first.display().to_string(),
+    };
+    let alone: Vec<&PathBuf> =
+        firsts.iter().filter(|(stem, _)| !seconds.contains_key(*stem)).map(|(_, file)| file).collect();
+    if let Some(first) = alone.first() {
+        return Err(missing("first channels", alone.len(), firsts.len(), first));
+    }
+    let total = seconds.len();
+    let (firsts, partners): (Vec<_>, Vec<_>) =
+        firsts.into_iter().filter_map(|(stem, file)| Some((file, seconds.remove(&stem)?))).unzip();
+    if let Some(first) = seconds.values().next() {
+        return Err(missing("second channels", seconds.len(), total, first));
+    }
+    if firsts.is_empty() {
+        let found = format!("none that ends in {} or {}", endings[0], endings[1]);
+        return Err(DataError::NoImages { path: root.into(), found });
+    }
+    Ok((firsts, partners))
+}
+
+/// Two gray images as the channels of one.
+fn stacked(first: &Image, second: &Image) -> Result<Image, String> {
+    let Image { width, height, .. } = *first;
+    if (width, height) != (second.width, second.height) {
+        let (other_width, other_height) = (second.width, second.height);
+        return Err(format!("the first channel has {width}×{height} pixels, the second {other_width}×{other_height}"));
+    }
+    let pixels = first.pixels.iter().zip(&second.pixels).flat_map(|(&a, &b)| [a, b]).collect();
+    Ok(Image { width, height, channels: 2, pixels })
+}
+
+/// The images under a folder, relative to it, in bytewise order.
+///
+/// Errors: as [`Folder::open`].
+pub(super) fn list(root: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let path = root.to_path_buf();
+    match fs::metadata(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(DataError::NotFound { path }),
+        Err(source) => return Err(DataError::Io { path, source }),
+        Ok(metadata) if !metadata.is_dir() => return Err(DataError::NotAFolder { path }),
+        Ok(_) => {}
+    }
+    let mut walk = Walk::default();
+    walk.visit(root, Path::new(""))?;
+    if walk.files.is_empty() {
+        return Err(DataError::NoImages { path, found: walk.found() });
+    }
+    let mut files = walk.files;
+    files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
+    Ok(files)
+}
+
+/// Reads a file as an image of so many channels; the error is the reason for `skipped.csv`.
+pub(super) fn load_image(path: &Path, channels: usize) -> Result<Image, String> {
+    let bytes = read(path)?;
+    decode_as(&bytes, channels).map_err(|error| error.to_string())
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("cannot read: {error}"))
 }
 
 /// One recursive listing.
@@ -133,7 +251,7 @@ impl Walk {
         }
     }
 
-    /// For example "12 .txt files and 1 .tif file".
+    /// For example "12 .txt files and 1 .gif file".
     fn found(&self) -> String {
         let mut kinds: Vec<_> = self.others.iter().collect();
         kinds.sort_by_key(|&(_, &count)| std::cmp::Reverse(count));
@@ -207,8 +325,8 @@ mod tests {
         for i in 0..12 {
             fs::write(dir.path().join(format!("{i}.txt")), "").unwrap();
         }
-        fs::write(dir.path().join("x.TIF"), "").unwrap();
-        assert!(message(dir.path()).ends_with("found 12 .txt files and 1 .tif file"));
+        fs::write(dir.path().join("x.GIF"), "").unwrap();
+        assert!(message(dir.path()).ends_with("found 12 .txt files and 1 .gif file"));
         assert!(message(&dir.path().join("0.txt")).contains("is a file"));
         assert!(message(&dir.path().join("none")).starts_with("no folder"));
     }

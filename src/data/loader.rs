@@ -17,7 +17,8 @@ use super::dataset::{Dataset, Skip};
 use super::error::DataError;
 use super::normalization::Normalization;
 use super::prefetch::{Prefetch, pool};
-use crate::random::{Key, Stream};
+use super::segment::Segmentation;
+use crate::random::{Key, Rng, Stream};
 
 /// So many files are tried for one place in a batch.
 const ATTEMPTS: u64 = 64;
@@ -40,7 +41,7 @@ pub struct LoaderConfig {
 }
 
 /// Normalized images with the address of their randomness.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// `[N, C, H, W]`, row-major.
     pub pixels: Vec<f32>,
@@ -50,6 +51,14 @@ pub struct Batch {
     pub seed: u64,
     pub step: u64,
     pub micro: u64,
+    /// `[N, H, W]`: labels, 255 for none; of pairs alone.
+    pub masks: Option<Vec<u8>>,
+    /// Height and width of the masks. In evaluation these are the annotations' own, whatever the images' are.
+    pub mask_size: (usize, usize),
+    /// `[N]`: classes of whole images.
+    pub labels: Option<Vec<u32>>,
+    /// Names of the files, in batches that are not for training.
+    pub names: Vec<String>,
 }
 
 /// As many workers as the machine has processors.
@@ -73,6 +82,28 @@ struct Running {
 impl Loader {
     /// Errors: fewer files than a batch, a batch that does not divide, an empty image size, or unreadable statistics.
     pub fn new(dataset: Dataset, config: LoaderConfig) -> Result<Self, DataError> {
+        Self::with(dataset, config, None)
+    }
+
+    /// Batches of images with masks; `config.crop` says nothing here.
+    ///
+    /// Errors: as [`new`](Self::new), a dataset without masks, or lengths outside 1 to 8192.
+    pub fn pairs(dataset: Dataset, config: LoaderConfig, pairs: Segmentation) -> Result<Self, DataError> {
+        let (shortest, longest) = pairs.long_edge;
+        if !dataset.has_masks() {
+            return Err(DataError::NoMasks);
+        }
+        if !(1..=longest).contains(&shortest) || longest > MAX_SIDE {
+            let got = format!("[{shortest}, {longest}]");
+            return Err(DataError::range("long_edge", format!("two lengths in order, 1 to {MAX_SIDE} pixels"), got));
+        }
+        if pairs.eval_edge > MAX_SIDE {
+            return Err(DataError::range("eval_edge", format!("0 to {MAX_SIDE} pixels"), pairs.eval_edge));
+        }
+        Self::with(dataset, config, Some(pairs))
+    }
+
+    fn with(dataset: Dataset, config: LoaderConfig, pairs: Option<Segmentation>) -> Result<Self, DataError> {
         let LoaderConfig { batch, micro_batches, image_size: (height, width), .. } = config;
         if batch == 0 {
             return Err(DataError::range("batch", "at least 1", batch));
@@ -86,12 +117,17 @@ impl Loader {
         check_image_size(height, width)?;
         let pool = Arc::new(pool(config.workers)?);
         let normalization = pool.install(|| dataset.normalization())?;
-        let plan = Arc::new(Plan { dataset, config, normalization, order: Mutex::new(None) });
+        let plan = Arc::new(Plan { dataset, config, pairs, normalization, order: Mutex::new(None) });
         Ok(Self { plan, pool, running: Mutex::new(None) })
     }
 
     pub fn config(&self) -> &LoaderConfig {
         &self.plan.config
+    }
+
+    /// What pairs are made of; `None` where images come alone.
+    pub fn segmentation(&self) -> Option<&Segmentation> {
+        self.plan.pairs.as_ref()
     }
 
     pub fn dataset(&self) -> &Dataset {
@@ -148,9 +184,16 @@ impl Loader {
     }
 }
 
+/// The longest side of what images become.
+const MAX_SIDE: usize = 8192;
+
 pub(super) fn check_image_size(height: usize, width: usize) -> Result<(), DataError> {
-    if !(1..=8192).contains(&height) || !(1..=8192).contains(&width) {
-        return Err(DataError::range("image size", "1 to 8192 pixels on a side", format!("{height}×{width}")));
+    if !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width) {
+        return Err(DataError::range(
+            "image size",
+            format!("1 to {MAX_SIDE} pixels on a side"),
+            format!("{height}×{width}"),
+        ));
     }
     Ok(())
 }
@@ -181,6 +224,8 @@ struct Prepared {
 struct Plan {
     dataset: Dataset,
     config: LoaderConfig,
+    /// With masks, if there is something.
+    pairs: Option<Segmentation>,
     normalization: Normalization,
     /// The last epoch's permutation, because the next batch needs it again.
     order: Mutex<Option<(u64, Arc<[u32]>)>>,
@@ -201,8 +246,14 @@ impl Plan {
         let first = (step % self.steps_per_epoch()) as usize * self.config.batch + micro as usize * count;
 
         let mut pixels = vec![0.0; shape.iter().product()];
+        // Without masks there is an empty piece of them for every image.
+        let mask_pixels = if self.pairs.is_some() { height * width } else { 0 };
+        let mut masks = vec![0; count * mask_pixels];
+        let mut mask_of: Vec<&mut [u8]> = masks.chunks_exact_mut(mask_pixels.max(1)).collect();
+        mask_of.resize_with(count, Default::default);
         let places: Option<Vec<Place>> = pixels
             .par_chunks_exact_mut(pixels_per_image(shape))
+            .zip(mask_of)
             .zip(&order[first..first + count])
             .enumerate()
             .map(|(index, (out, &file))| {
@@ -210,28 +261,43 @@ impl Plan {
             })
             .collect();
 
-        let (mut skips, mut error) = (Vec::new(), None);
+        let (mut skips, mut error, mut labels) = (Vec::new(), None, Some(Vec::new()));
         for place in places? {
             skips.extend(place.skips);
             error = error.or(place.error);
+            labels = labels.zip(self.dataset.label(place.file)).map(|(mut labels, label)| {
+                labels.push(label);
+                labels
+            });
         }
-        let batch = Batch { pixels, shape, seed: self.config.seed, step, micro };
+        let batch = Batch {
+            pixels,
+            shape,
+            seed: self.config.seed,
+            step,
+            micro,
+            masks: self.pairs.is_some().then_some(masks),
+            mask_size: (height, width),
+            labels,
+            names: Vec::new(),
+        };
         Some(Prepared { batch: error.map_or(Ok(batch), Err), skips })
     }
 
     /// Fills one place of a batch from `file`, or from a replacement.
-    fn fill(&self, Position { step, micro }: Position, index: u64, file: usize, out: &mut [f32]) -> Place {
+    fn fill(
+        &self,
+        Position { step, micro }: Position,
+        index: u64,
+        file: usize,
+        (out, mask): (&mut [f32], &mut [u8]),
+    ) -> Place {
         let key = |stream| Key::new(self.config.seed, stream).step(step).micro(micro).index(index);
-        let LoaderConfig { image_size: size, crop, flip, .. } = self.config;
         let mut skips = Vec::new();
         let mut file = file;
         for attempt in 1..=ATTEMPTS {
-            match self.dataset.load(file) {
-                Ok(image) => {
-                    let image = Transform { size, crop, flip }.train(&image, &mut key(Stream::Augment).rng());
-                    normalize_into(&image, &self.normalization, out);
-                    return Place { skips, error: None };
-                }
+            match self.load_into(file, &mut key(Stream::Augment).rng(), (out, mask)) {
+                Ok(()) => return Place { file, skips, error: None },
                 Err(reason) => skips.push(Skip { index: file, reason }),
             }
             // Attempts start at 1, which keeps these keys apart from that of an epoch's order.
@@ -243,7 +309,23 @@ impl Plan {
             name: self.dataset.name(skip.index),
             reason: skip.reason.clone(),
         });
-        Place { skips, error }
+        Place { file, skips, error }
+    }
+
+    /// Loads and augments one file.
+    fn load_into(&self, file: usize, rng: &mut Rng, (out, mask): (&mut [f32], &mut [u8])) -> Result<(), String> {
+        let LoaderConfig { image_size: size, crop, flip, .. } = self.config;
+        let Some(pairs) = &self.pairs else {
+            let image = self.dataset.load(file)?;
+            normalize_into(&Transform { size, crop, flip }.train(&image, rng), &self.normalization, out);
+            return Ok(());
+        };
+        let (image, labels) = self.dataset.load_pair(file)?;
+        if labels.is_all_ignored() {
+            return Err("every pixel of the mask is ignored: there is nothing to learn from it".into());
+        }
+        pairs.train_into((&image, &labels), (size, flip), rng, &self.normalization, (out, mask));
+        Ok(())
     }
 
     fn order(&self, epoch: u64) -> Arc<[u32]> {
@@ -263,6 +345,8 @@ impl Plan {
 
 /// What happened at one place of a batch.
 struct Place {
+    /// The file that is there, in the view.
+    file: usize,
     skips: Vec<Skip>,
     error: Option<DataError>,
 }

@@ -1,7 +1,9 @@
 //! What a dataset is drawn from: a numbered list of images that can be loaded from any thread.
 
+use super::classes::ClassTable;
 use super::folder::Layout;
 use super::image::Image;
+use super::mask::Mask;
 use super::wirebond;
 
 /// A fixed, numbered list of images.
@@ -25,18 +27,45 @@ pub trait Source: Send + Sync {
     fn layout(&self) -> Option<&Layout> {
         None
     }
+
+    /// The classes of masks or labels; `None` if images are all there is.
+    fn classes(&self) -> Option<&ClassTable> {
+        None
+    }
+
+    /// Whether images have masks.
+    fn has_masks(&self) -> bool {
+        false
+    }
+
+    /// The image with its mask, of the same size; labels lie within [`classes`](Self::classes).
+    fn load_pair(&self, index: usize) -> Result<(Image, Mask), String> {
+        Err(format!("{} has no mask", self.name(index)))
+    }
+
+    /// The class of a whole image.
+    fn label(&self, _index: usize) -> Option<u32> {
+        None
+    }
 }
 
 /// The built-in data set: generated wire-bond pictures with two channels.
 ///
 /// Each image is made when it is first asked for, in parallel by the loader's workers, and then kept by the dataset's cache:
 /// `2 · size²` bytes an image (75 MB for the defaults), never more than the cache's limit; beyond it, images are made anew.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Wirebond {
-    /// Pixels on a side.
-    pub size: usize,
-    pub count: usize,
-    pub seed: u64,
+    size: usize,
+    count: usize,
+    seed: u64,
+    classes: ClassTable,
+}
+
+impl Wirebond {
+    /// `size` is pixels on a side.
+    pub fn new(size: usize, count: usize, seed: u64) -> Self {
+        Self { size, count, seed, classes: ClassTable::of(&wirebond::CLASSES) }
+    }
 }
 
 impl Source for Wirebond {
@@ -54,5 +83,17 @@ impl Source for Wirebond {
 
     fn load(&self, index: usize) -> Result<Image, String> {
         Ok(wirebond::generate(self.seed, index as u64, self.size).image)
+    }
+    fn classes(&self) -> Option<&ClassTable> {
+        Some(&self.classes)
+    }
+
+    fn has_masks(&self) -> bool {
+        true
+    }
+
+    fn load_pair(&self, index: usize) -> Result<(Image, Mask), String> {
+        let sample = wirebond::generate(self.seed, index as u64, self.size);
+        Ok((sample.image, Mask { width: self.size, height: self.size, labels: sample.mask }))
     }
 }

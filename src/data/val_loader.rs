@@ -11,7 +11,9 @@ use super::error::DataError;
 use super::image::Image;
 use super::loader::{Batch, check_image_size, pixels_per_image};
 use super::normalization::Normalization;
+use super::pass::PairPass;
 use super::prefetch::{Prefetch, pool};
+use super::segment::Segmentation;
 
 /// Cropped and resized images are kept if all of them together take no more than this: 512 MiB.
 const KEEP_BYTES: usize = 512 << 20;
@@ -47,10 +49,23 @@ impl ValLoader {
         let kept = if bytes <= KEEP_BYTES { dataset.len() } else { 0 };
         let kept = (0..kept).map(|_| OnceLock::new()).collect();
         let transform = Transform { size: image_size, crop, flip: false };
-        Ok(Self { plan: Arc::new(Plan { dataset, batch, transform, normalization, kept }), pool })
+        Ok(Self { plan: Arc::new(Plan { dataset, batch, transform, normalization, kept, whole: None }), pool })
     }
 
-    /// How many batches there are, if every file is readable.
+    /// Whole images for evaluation, never cropped or distorted, with their masks at their own size if there are any. Images of
+    /// equal sizes that follow each other share a batch.
+    pub fn whole(dataset: Dataset, batch: usize, pairs: Segmentation, workers: usize) -> Result<Self, DataError> {
+        if batch == 0 {
+            return Err(DataError::range("batch", "at least 1", batch));
+        }
+        let pool = Arc::new(pool(workers)?);
+        let normalization = pool.install(|| dataset.normalization())?;
+        let transform = Transform { size: (0, 0), crop: Crop::None, flip: false };
+        let plan = Plan { dataset, batch, transform, normalization, kept: Vec::new(), whole: Some(pairs) };
+        Ok(Self { plan: Arc::new(plan), pool })
+    }
+
+    /// How many batches there are, if every file is readable and, for whole images, all are of one size.
     pub fn len(&self) -> usize {
         self.plan.dataset.len().div_ceil(self.plan.batch)
     }
@@ -72,7 +87,11 @@ impl ValLoader {
     pub fn iter(&self) -> ValBatches {
         let (plan, pool) = (self.plan.clone(), self.pool.clone());
         let mut steps = 0..self.len();
+        let mut pass = plan.whole.as_ref().map(|pairs| PairPass::new(&plan.dataset, pairs, plan.batch));
         let ahead = Prefetch::start("validation loader", move |stop| {
+            if let Some(pass) = &mut pass {
+                return pool.install(|| pass.next(&plan.normalization, stop)).map(Ok);
+            }
             let step = steps.next()?;
             pool.install(|| plan.prepare(step, stop)).map(Ok)
         });
@@ -130,9 +149,10 @@ impl Iterator for ValBatches {
     }
 }
 
-struct Prepared {
-    batch: Batch,
-    skips: Vec<Skip>,
+/// A batch, perhaps without any image, and the files that were left out of it.
+pub(super) struct Prepared {
+    pub batch: Batch,
+    pub skips: Vec<Skip>,
 }
 
 struct Plan {
@@ -142,6 +162,8 @@ struct Plan {
     normalization: Normalization,
     /// One slot per file if all fit, else none. Bytes are kept rather than numbers: a quarter of the memory.
     kept: Vec<OnceLock<Result<Image, String>>>,
+    /// Images are taken whole, by [`PairPass`].
+    whole: Option<Segmentation>,
 }
 
 impl Plan {
@@ -158,10 +180,13 @@ impl Plan {
             .map(|(out, index)| (!stop.load(Ordering::Relaxed)).then(|| self.fill(index, out)))
             .collect();
 
-        let (mut skips, mut count) = (Vec::new(), 0);
+        let (mut skips, mut count, mut names, mut labels) = (Vec::new(), 0, Vec::new(), Vec::new());
         for (place, result) in filled?.into_iter().enumerate() {
             match result {
                 Ok(()) => {
+                    let file = step * self.batch + place;
+                    names.push(self.dataset.name(file));
+                    labels.extend(self.dataset.label(file));
                     pixels.copy_within(place * per_image..(place + 1) * per_image, count * per_image);
                     count += 1;
                 }
@@ -170,7 +195,8 @@ impl Plan {
         }
         pixels.truncate(count * per_image);
         shape[0] = count;
-        Some(Prepared { batch: Batch { pixels, shape, seed: 0, step: step as u64, micro: 0 }, skips })
+        let labels = (labels.len() == count).then_some(labels);
+        Some(Prepared { batch: Batch { pixels, shape, step: step as u64, labels, names, ..Batch::default() }, skips })
     }
 
     fn fill(&self, index: usize, out: &mut [f32]) -> Result<(), Skip> {

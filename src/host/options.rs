@@ -117,6 +117,13 @@ impl FromOption for Map {
     }
 }
 
+impl FromOption for Array {
+    const EXPECTED: &'static str = "an array";
+    fn from_option(value: Dynamic) -> Option<Self> {
+        value.try_cast()
+    }
+}
+
 impl FromOption for Dynamic {
     const EXPECTED: &'static str = "a value";
     fn from_option(value: Dynamic) -> Option<Self> {

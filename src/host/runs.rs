@@ -12,7 +12,10 @@ use super::args::read_run_json;
 use super::errors::{Failure, Kind};
 use super::session::{Options, Session};
 use crate::data::Dataset;
+use crate::train::TrainError;
+use crate::train::checkpoint::replace_file;
 use crate::train::experiment::{self, Experiment, Sources};
+use crate::train::record::write_skipped;
 use crate::train::run::{Run, Status};
 
 /// The datasets a run reads: training, and validation if it has one.
@@ -28,12 +31,57 @@ pub struct Runs {
     made: RefCell<Vec<Made>>,
 }
 
-/// A run that this script has made.
-struct Made {
-    /// The script may still hold it.
-    run: Weak<RefCell<Run>>,
-    /// While it has not ended: its record is written when the script ends.
-    open: Option<(SharedRun, Datasets)>,
+/// What this script has made a directory for.
+enum Made {
+    Run {
+        /// The script may still hold it.
+        run: Weak<RefCell<Run>>,
+        /// While it has not ended: its record is written when the script ends.
+        open: Option<(SharedRun, Datasets)>,
+    },
+    Output(SharedOutput),
+}
+
+/// A directory for results without training, shared by the script's handle and this list.
+pub type SharedOutput = Rc<RefCell<Output>>;
+
+/// Such a directory: `run.json` and whatever the script puts beside it.
+pub struct Output {
+    dir: PathBuf,
+    record: Map<String, Value>,
+    datasets: Vec<Dataset>,
+}
+
+impl Output {
+    /// Errors: the disk's.
+    pub fn start(dir: PathBuf, record: Map<String, Value>, datasets: Vec<Dataset>) -> Result<SharedOutput, TrainError> {
+        let output = Self { dir, record, datasets };
+        output.write(Status::Running)?;
+        Ok(Rc::new(RefCell::new(output)))
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Adds a fact to `run.json`.
+    pub fn note(&mut self, key: &str, value: Value) -> Result<(), TrainError> {
+        self.record.insert(key.to_owned(), value);
+        self.write(Status::Running)
+    }
+
+    fn finish(&self, status: Status) -> Result<(), TrainError> {
+        write_skipped(&self.dir, &skipped(&self.datasets))?;
+        self.write(status)
+    }
+
+    fn write(&self, status: Status) -> Result<(), TrainError> {
+        let mut record = self.record.clone();
+        record.insert("status".to_owned(), json!(status));
+        let path = self.dir.join("run.json");
+        let text = serde_json::to_vec_pretty(&record).map_err(|err| TrainError::broken(&path, err))?;
+        replace_file(&path, &text)
+    }
 }
 
 impl Runs {
@@ -47,20 +95,41 @@ impl Runs {
         let (dir, _) = experiment.next(name)?;
         // The first run's directory has moved if this is the second.
         for (place, made) in self.made.borrow().iter().enumerate() {
-            if let Some(run) = made.run.upgrade() {
-                run.borrow_mut().set_dir(experiment.path_of(place));
+            match made {
+                Made::Run { run, .. } => {
+                    if let Some(run) = run.upgrade() {
+                        run.borrow_mut().set_dir(experiment.path_of(place));
+                    }
+                }
+                Made::Output(output) => output.borrow_mut().dir = experiment.path_of(place),
             }
         }
         Ok(dir)
+    }
+
+    /// The directory of the run that was started last.
+    pub fn current_directory(&self) -> Option<PathBuf> {
+        let made = self.made.borrow();
+        match made.last()? {
+            Made::Run { run, .. } => Some(run.upgrade()?.try_borrow().ok()?.dir().to_path_buf()),
+            Made::Output(output) => Some(output.try_borrow().ok()?.dir().to_path_buf()),
+        }
     }
 
     /// Takes note of a new run, and lets go of those that have ended: their models take memory.
     pub fn add(&self, run: SharedRun, datasets: Datasets) {
         let mut made = self.made.borrow_mut();
         for earlier in made.iter_mut() {
-            earlier.open.take_if(|(run, _)| run.borrow().status() != Status::Running);
+            if let Made::Run { open, .. } = earlier {
+                open.take_if(|(run, _)| run.borrow().status() != Status::Running);
+            }
         }
-        made.push(Made { run: Rc::downgrade(&run), open: Some((run, datasets)) });
+        made.push(Made::Run { run: Rc::downgrade(&run), open: Some((run, datasets)) });
+    }
+
+    /// Takes note of a directory of results.
+    pub fn add_output(&self, output: SharedOutput) {
+        self.made.borrow_mut().push(Made::Output(output));
     }
 
     /// Says in every run's `run.json` how it ended, a step left by `break` included.
@@ -71,7 +140,12 @@ impl Runs {
             Outcome::Failed(err) if err.kind == Kind::Diverged => Status::Diverged,
             Outcome::Failed(_) => Status::Failed,
         };
-        for (run, datasets) in self.made.borrow().iter().filter_map(|made| made.open.as_ref()) {
+        let made = self.made.borrow();
+        for output in made.iter().filter_map(|made| if let Made::Output(output) = made { Some(output) } else { None }) {
+            output.borrow().finish(status)?;
+        }
+        let open = made.iter().filter_map(|made| if let Made::Run { open, .. } = made { open.as_ref() } else { None });
+        for (run, datasets) in open {
             let Ok(mut run) = run.try_borrow_mut() else { continue };
             if status == Status::Done {
                 run.settle()?;

@@ -4,6 +4,7 @@
 pub const MODULES: &[(&str, &str)] = &[
     ("check", include_str!("../../stdlib/check.rhai")),
     ("dbp", include_str!("../../stdlib/dbp.rhai")),
+    ("segment", include_str!("../../stdlib/segment.rhai")),
     ("mae", include_str!("../../stdlib/mae.rhai")),
 ];
 

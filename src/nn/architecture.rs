@@ -6,10 +6,12 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
+use super::NnResult;
+use super::classifier::{Classifier, ClassifierConfig, Pool};
 use super::mae::{Mae, MaeConfig};
 use super::registry::Registry;
+use super::upernet::{Upernet, UpernetConfig};
 use super::vit::{Vit, VitConfig};
-use super::{NnError, NnResult};
 
 /// A model's kind and its sizes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,28 +20,15 @@ pub enum Architecture {
     Vit(VitConfig),
     Mae(MaeConfig),
     Upernet(UpernetConfig),
-}
-
-/// The shape of a segmentation model: UperNet (Xiao et al. 2018, arXiv:1807.10221) on a vision transformer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UpernetConfig {
-    pub encoder: VitConfig,
-    pub classes: i64,
-    /// Blocks, from 0, whose features the head sees.
-    pub taps: Vec<i64>,
-    /// Width of the decoding head.
-    pub channels: i64,
-    pub aux_channels: i64,
-    pub aux_weight: f64,
-    pub dropout: f64,
-    pub pool_scales: Vec<i64>,
+    Classifier(ClassifierConfig),
 }
 
 /// A model that was built from its architecture.
 pub enum Built {
     Vit(Box<Vit>),
     Mae(Box<Mae>),
+    Upernet(Box<Upernet>),
+    Classifier(Box<Classifier>),
 }
 
 impl Architecture {
@@ -49,6 +38,7 @@ impl Architecture {
             Self::Vit(_) => "vision transformer",
             Self::Mae(_) => "masked autoencoder",
             Self::Upernet(_) => "UperNet",
+            Self::Classifier(_) => "classifier",
         }
     }
 
@@ -57,6 +47,7 @@ impl Architecture {
             Self::Vit(config) => config,
             Self::Mae(config) => &config.encoder,
             Self::Upernet(config) => &config.encoder,
+            Self::Classifier(config) => &config.encoder,
         }
     }
 
@@ -65,6 +56,7 @@ impl Architecture {
             Self::Vit(config) => config,
             Self::Mae(config) => &mut config.encoder,
             Self::Upernet(config) => &mut config.encoder,
+            Self::Classifier(config) => &mut config.encoder,
         }
     }
 
@@ -89,8 +81,16 @@ impl Architecture {
                 let registry = Rc::clone(mae.registry());
                 Ok((Built::Mae(Box::new(mae)), registry))
             }
-            // Its network is built where segmentation is.
-            Self::Upernet(_) => Err(NnError::Config("a UperNet cannot be built from a file yet".to_owned())),
+            Self::Upernet(config) => {
+                let upernet = Upernet::new(config, seed, kind, device)?;
+                let registry = Rc::clone(upernet.registry());
+                Ok((Built::Upernet(Box::new(upernet)), registry))
+            }
+            Self::Classifier(config) => {
+                let classifier = Classifier::new(config, seed, kind, device)?;
+                let registry = Rc::clone(classifier.registry());
+                Ok((Built::Classifier(Box::new(classifier)), registry))
+            }
         }
     }
 
@@ -98,11 +98,22 @@ impl Architecture {
     pub fn tensors(&self) -> Vec<(String, Vec<i64>)> {
         let mut list = List::default();
         let encoder = self.encoder();
-        list.encoder(self.prefix(), encoder, !matches!(self, Self::Upernet(_)));
+        let with_norm = match self {
+            Self::Vit(_) | Self::Mae(_) => true,
+            Self::Upernet(_) => false,
+            Self::Classifier(config) => config.pool == Pool::Class,
+        };
+        list.encoder(self.prefix(), encoder, with_norm);
         match self {
             Self::Vit(_) => {}
             Self::Mae(config) => list.decoder(config),
             Self::Upernet(config) => list.segmentation(config),
+            Self::Classifier(config) => {
+                if config.pool == Pool::Mean {
+                    list.norm("fc_norm", encoder.embed_dim);
+                }
+                list.linear("head", encoder.embed_dim, config.classes);
+            }
         }
         list.0
     }
@@ -170,30 +181,34 @@ impl List {
         self.linear("decoder_pred", d, encoder.patch_size.pow(2) * encoder.channels);
     }
 
+    /// A convolution without bias and its batch norm.
+    fn conv_module(&mut self, name: &str, inputs: i64, outputs: i64, kernel: i64) {
+        self.add(format!("{name}.conv.weight"), &[outputs, inputs, kernel, kernel]);
+        self.batch_norm(&format!("{name}.batch_norm"), outputs);
+    }
+
     fn segmentation(&mut self, config: &UpernetConfig) {
         let (d, width) = (config.encoder.embed_dim, config.channels);
         self.layer("neck.fpn1.conv_transpose1", &[d, d, 2, 2], d);
         self.batch_norm("neck.fpn1.normalization", d);
         self.layer("neck.fpn1.conv_transpose2", &[d, d, 2, 2], d);
         self.layer("neck.fpn2", &[d, d, 2, 2], d);
-        let mut unit = |name: &str, inputs: i64, outputs: i64, kernel: i64| {
-            self.add(format!("{name}.conv.weight"), &[outputs, inputs, kernel, kernel]);
-            self.batch_norm(&format!("{name}.batch_norm"), outputs);
-        };
         let scales = config.pool_scales.len();
         for i in 0..scales {
-            unit(&format!("decode_head.psp_modules.{i}.1"), d, width, 1);
+            self.conv_module(&format!("decode_head.psp_modules.{i}.1"), d, width, 1);
         }
-        unit("decode_head.bottleneck", d + scales as i64 * width, width, 3);
+        self.conv_module("decode_head.bottleneck", d + scales as i64 * width, width, 3);
         let levels = config.taps.len();
         for i in 0..levels.saturating_sub(1) {
-            unit(&format!("decode_head.lateral_convs.{i}"), d, width, 1);
-            unit(&format!("decode_head.fpn_convs.{i}"), width, width, 3);
+            self.conv_module(&format!("decode_head.lateral_convs.{i}"), d, width, 1);
+            self.conv_module(&format!("decode_head.fpn_convs.{i}"), width, width, 3);
         }
-        unit("decode_head.fpn_bottleneck", levels as i64 * width, width, 3);
-        unit("auxiliary_head.convs.0", d, config.aux_channels, 3);
+        self.conv_module("decode_head.fpn_bottleneck", levels as i64 * width, width, 3);
         self.layer("decode_head.classifier", &[config.classes, width, 1, 1], config.classes);
-        self.layer("auxiliary_head.classifier", &[config.classes, config.aux_channels, 1, 1], config.classes);
+        if config.aux_weight > 0.0 {
+            self.conv_module("auxiliary_head.convs.0", d, config.aux_channels, 3);
+            self.layer("auxiliary_head.classifier", &[config.classes, config.aux_channels, 1, 1], config.classes);
+        }
     }
 }
 
@@ -217,7 +232,17 @@ mod tests {
             mask_ratio: 0.5,
             norm_pix: true,
         };
-        for architecture in [Architecture::Vit(encoder()), Architecture::Mae(mae)] {
+        let deeper = VitConfig { depth: 4, ..encoder() };
+        let upernet = UpernetConfig { channels: 8, aux_channels: 4, ..UpernetConfig::new(deeper, 3) };
+        let classifier = |pool| Architecture::Classifier(ClassifierConfig { encoder: encoder(), classes: 5, pool });
+        for architecture in [
+            Architecture::Vit(encoder()),
+            Architecture::Mae(mae),
+            Architecture::Upernet(UpernetConfig { aux_weight: 0.0, ..upernet.clone() }),
+            Architecture::Upernet(upernet),
+            classifier(Pool::Mean),
+            classifier(Pool::Class),
+        ] {
             let (_, registry) = architecture.build(0, Kind::Float, Device::Cpu).unwrap();
             assert_eq!(registry.architecture().as_ref(), Some(&architecture));
             let mut built: Vec<_> = registry.state().into_iter().map(|(name, tensor)| (name, tensor.size())).collect();

@@ -2,8 +2,11 @@
 //!
 //! For the first few steps every candidate's inputs are probed. Then the set is chosen that holds the most correlation for
 //! multiply-adds within a budget: a 0-1 knapsack, solved exactly on costs rounded up to a two-thousandth of the budget.
-//! Benefit: `Σ_{i≠j} ρ_ij²` of the layer's inputs beyond chance, over the pairs that its R can reach (within blocks); cost:
-//! [`super::cost`]. The paper (arXiv:2510.14657) leaves automatic selection as future work.
+//! Benefit: `Σ_{i≠j} ρ_ij² / d` of the layer's inputs beyond chance, over the pairs that its R can reach (within blocks):
+//! the variance of the eigenvalues of their correlation matrix, that is how unevenly gradient descent moves along the
+//! inputs' directions. Without the division by d the wide layers' many pairs swallow the budget, and the choice is worse
+//! than chance (docs/decorrelation.md). Cost: [`super::cost`]. The paper (arXiv:2510.14657) leaves automatic selection as
+//! future work.
 
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +55,7 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     pub name: String,
-    /// Correlation that there is to remove: squared, summed over pairs of inputs.
+    /// Correlation that there is to remove: squared, summed over pairs of inputs, per input.
     pub benefit: f64,
     /// Extra multiply-adds as a fraction of a step.
     pub cost: f64,

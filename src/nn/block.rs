@@ -6,6 +6,7 @@ use tch::Tensor;
 
 use super::NnResult;
 use super::attention::Attention;
+use super::dropout::Dropout;
 use super::linear::Linear;
 use super::norm::LayerNorm;
 use super::registry::Scope;
@@ -17,10 +18,13 @@ pub struct Block {
     norm2: LayerNorm,
     fc1: Rc<Linear>,
     fc2: Rc<Linear>,
+    /// Stochastic depth of the two branches.
+    drops: [Dropout; 2],
 }
 
 impl Block {
-    pub fn new(scope: &Scope, width: i64, num_heads: i64, mlp_ratio: f64) -> NnResult<Self> {
+    /// `drop_path` is the probability that a training pass leaves out a branch of an image.
+    pub fn new(scope: &Scope, width: i64, num_heads: i64, mlp_ratio: f64, drop_path: f64) -> NnResult<Self> {
         let hidden = (width as f64 * mlp_ratio) as i64;
         let norm1 = LayerNorm::new(&scope.sub("norm1"), width)?;
         let attn = Attention::new(&scope.sub("attn"), width, num_heads, &norm1)?;
@@ -28,13 +32,15 @@ impl Block {
         let fc1 = Linear::new(&scope.sub("mlp").sub("fc1"), width, hidden)?;
         fc1.behind(&norm2);
         let fc2 = Linear::new(&scope.sub("mlp").sub("fc2"), hidden, width)?;
-        Ok(Self { norm1, attn, norm2, fc1, fc2 })
+        let drops = ["attn", "mlp"].map(|branch| Dropout::new(&scope.sub(branch), drop_path));
+        Ok(Self { norm1, attn, norm2, fc1, fc2, drops })
     }
 
     /// Shapes: `[N, L, D]` → `[N, L, D]`.
     pub fn forward(&self, x: &Tensor, pass: Pass) -> NnResult<Tensor> {
-        let x = x.f_add(&self.attn.forward(&self.norm1.forward(x)?, pass)?)?;
+        let [drop_attn, drop_mlp] = &self.drops;
+        let x = x.f_add(&drop_attn.branches(&self.attn.forward(&self.norm1.forward(x)?, pass)?, pass)?)?;
         let hidden = self.fc1.forward(&self.norm2.forward(&x)?, pass)?.f_gelu("none")?;
-        Ok(x.f_add(&self.fc2.forward(&hidden, pass)?)?)
+        Ok(x.f_add(&drop_mlp.branches(&self.fc2.forward(&hidden, pass)?, pass)?)?)
     }
 }

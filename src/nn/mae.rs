@@ -76,7 +76,7 @@ impl Mae {
             decoder_blocks: (0..config.decoder_depth)
                 .map(|i| {
                     let scope = root.sub("decoder_blocks").sub(i);
-                    Block::new(&scope, d, config.decoder_num_heads, config.encoder.mlp_ratio)
+                    Block::new(&scope, d, config.decoder_num_heads, config.encoder.mlp_ratio, 0.0)
                 })
                 .collect::<NnResult<_>>()?,
             decoder_norm: LayerNorm::new(&root.sub("decoder_norm"), d)?,

@@ -74,16 +74,18 @@ pub fn decor_loss(z: &Tensor) -> NnResult<Tensor> {
     })
 }
 
-/// `Σ_{i≠j} ρ_ij²` of uncentered correlations ρ, within blocks, less what n rows of independent inputs would show: how much
-/// correlation there is to remove. Left on the device. Shapes: `z [n, d]` or `[k, n, b]`.
+/// `Σ_{i≠j} ρ_ij² / d` of uncentered correlations ρ, within blocks, less what n rows of independent inputs would show. It is
+/// the variance of ρ's eigenvalues, whose mean is 1: 0 for inputs without correlation, d − 1 for d copies of one. Left on
+/// the device. Shapes: `z [n, d]` or `[k, n, b]`.
 pub fn excess_correlation(z: &Tensor) -> NnResult<Tensor> {
     tch::no_grad(|| {
         let size = z.size();
         let (rows, width) = (size[size.len() - 2], size[size.len() - 1]);
         let squares = correlation(&second_moment(z)?)?.f_square()?;
         let off = squares.f_sum(z.kind())?.f_sub(&squares.f_diagonal(0, -2, -1)?.f_sum(z.kind())?)?;
-        let chance = (blocks_of(z) * width * (width - 1)) as f64 / rows as f64;
-        Ok(off.f_sub_scalar(chance)?.f_clamp_min(0.0)?)
+        let inputs = (blocks_of(z) * width) as f64;
+        let chance = (width - 1) as f64 / rows as f64;
+        Ok(off.f_div_scalar(inputs)?.f_sub_scalar(chance)?.f_clamp_min(0.0)?)
     })
 }
 
@@ -143,7 +145,7 @@ mod tests {
         assert!((metrics.mean_abs_corr - 1.0).abs() < 1e-12);
         assert!(metrics.condition.unwrap() >= 1e15);
         let excess = excess_correlation(&column).unwrap().double_value(&[]);
-        assert!((excess - 12.0 * (1.0 - 1.0 / 64.0)).abs() < 1e-9);
+        assert!((excess - 3.0 * (1.0 - 1.0 / 64.0)).abs() < 1e-9);
     }
 
     #[test]

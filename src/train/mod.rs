@@ -7,8 +7,9 @@ pub mod experiment;
 pub mod metrics;
 pub mod optimizer;
 pub mod pictures;
-mod record;
+pub mod record;
 pub mod run;
+pub mod segmentation;
 pub mod tensorboard;
 pub mod weights;
 

@@ -22,12 +22,15 @@ pub struct AdamWConfig {
     /// Not applied to biases, norms and tokens.
     pub weight_decay: f64,
     pub eps: f64,
+    /// Layer-wise decay of the learning rate for fine-tuning (Bao et al. 2022, arXiv:2106.08254): each block learns at this
+    /// fraction of the rate of the one after it, the embedding slowest, heads at the full rate. 1 is none.
+    pub layer_decay: f64,
 }
 
 impl Default for AdamWConfig {
     /// MAE's pre-training values (He et al. 2022, Table 8), learning rate aside.
     fn default() -> Self {
-        Self { lr: 1e-3, beta1: 0.9, beta2: 0.95, weight_decay: 0.05, eps: 1e-8 }
+        Self { lr: 1e-3, beta1: 0.9, beta2: 0.95, weight_decay: 0.05, eps: 1e-8, layer_decay: 1.0 }
     }
 }
 
@@ -40,6 +43,7 @@ impl AdamWConfig {
             ("beta2", self.beta2, (0.0..1.0).contains(&self.beta2)),
             ("weight_decay", self.weight_decay, self.weight_decay >= 0.0),
             ("eps", self.eps, self.eps > 0.0),
+            ("layer_decay", self.layer_decay, self.layer_decay > 0.0 && self.layer_decay <= 1.0),
         ];
         match ranges.iter().find(|(_, value, fine)| !fine || !value.is_finite()) {
             Some((name, value, _)) => Err(TrainError::Config(format!("{name}: {value} is outside its range"))),
@@ -61,12 +65,19 @@ pub struct AdamW {
     model: Rc<Registry>,
     moments: RefCell<HashMap<String, Moments>>,
     last_lr: Cell<f64>,
+    /// Blocks of the encoder, for the layer-wise decay.
+    depth: i32,
 }
 
 impl AdamW {
     pub fn new(model: Rc<Registry>, config: AdamWConfig) -> TrainResult<Self> {
         config.check()?;
-        Ok(Self { last_lr: Cell::new(config.lr), config, model, moments: RefCell::default() })
+        let mut depth = 0;
+        model.each_parameter(|parameter| -> TrainResult<()> {
+            depth = depth.max(block_of(&parameter.name).map_or(0, |block| block + 1));
+            Ok(())
+        })?;
+        Ok(Self { last_lr: Cell::new(config.lr), config, model, moments: RefCell::default(), depth })
     }
 
     pub fn config(&self) -> &AdamWConfig {
@@ -81,7 +92,7 @@ impl AdamW {
     /// One update at learning rate `lr`: folds the gradients of fused layers, steps, and clears all gradients. Parameters
     /// that no gradient reached stay as they are.
     pub fn step(&self, lr: f64) -> TrainResult<()> {
-        let mut groups = [Group::default(), Group::default()];
+        let mut groups: Vec<(Rate, Group)> = Vec::new();
         let mut moments = self.moments.borrow_mut();
         self.model.each_parameter(|parameter| -> TrainResult<()> {
             let Some(gradient) = parameter.gradient()? else { return Ok(()) };
@@ -93,19 +104,34 @@ impl AdamW {
                     step: Tensor::f_zeros([] as [i64; 0], (Kind::Float, parameter.tensor.device()))?,
                 }),
             };
-            groups[usize::from(parameter.decay)].push(&parameter.tensor, gradient, own);
+            let rate = self.rate_of(&parameter.name, parameter.decay);
+            let place = groups.iter().position(|(other, _)| *other == rate).unwrap_or_else(|| {
+                groups.push((rate, Group::default()));
+                groups.len() - 1
+            });
+            groups[place].1.push(&parameter.tensor, gradient, own);
             Ok(())
         })?;
-        for (group, weight_decay) in groups.iter().zip([0.0, self.config.weight_decay]) {
-            if !group.params.is_empty() {
-                let AdamWConfig { beta1, beta2, eps, .. } = self.config;
-                let with = AdamWStep { lr, beta1, beta2, weight_decay, eps };
-                fused_adamw(&group.params, &group.grads, &group.exp_avgs, &group.exp_avg_sqs, &group.steps, with)?;
-            }
+        for (rate, group) in &groups {
+            let AdamWConfig { beta1, beta2, eps, .. } = self.config;
+            let with = AdamWStep { lr: lr * rate.scale, beta1, beta2, weight_decay: rate.weight_decay, eps };
+            fused_adamw(&group.params, &group.grads, &group.exp_avgs, &group.exp_avg_sqs, &group.steps, with)?;
         }
         self.last_lr.set(lr);
         self.model.set_lr_fraction(if self.config.lr > 0.0 { lr / self.config.lr } else { 1.0 });
         Ok(self.model.after_step()?)
+    }
+
+    fn rate_of(&self, name: &str, decay: bool) -> Rate {
+        let below_the_top = match (block_of(name), is_embedding(name)) {
+            (Some(block), _) => self.depth - block,
+            (None, true) => self.depth + 1,
+            (None, false) => 0,
+        };
+        Rate {
+            scale: self.config.layer_decay.powi(below_the_top),
+            weight_decay: if decay { self.config.weight_decay } else { 0.0 },
+        }
     }
 
     /// What a checkpoint holds: `exp_avg.<parameter>`, `exp_avg_sq.<parameter>` and `step.<parameter>`.
@@ -156,6 +182,25 @@ impl AdamW {
         *self.moments.borrow_mut() = loaded;
         Ok(())
     }
+}
+
+/// What the parameters of one call of the fused kernel share.
+#[derive(Clone, Copy, PartialEq)]
+struct Rate {
+    /// Of the learning rate.
+    scale: f64,
+    weight_decay: f64,
+}
+
+/// The encoder block that a parameter belongs to.
+fn block_of(name: &str) -> Option<i32> {
+    name.strip_prefix("encoder.").unwrap_or(name).strip_prefix("blocks.")?.split('.').next()?.parse().ok()
+}
+
+/// Whether a parameter comes before the first block.
+fn is_embedding(name: &str) -> bool {
+    let name = name.strip_prefix("encoder.").unwrap_or(name);
+    name.starts_with("patch_embed.") || name == "cls_token"
 }
 
 /// Parallel lists for the fused kernel.

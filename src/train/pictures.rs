@@ -14,6 +14,9 @@ const GAP_GRAY: u8 = 255;
 /// Tiles smaller than this are enlarged by a whole factor, so that patches can be told apart.
 const MIN_TILE: u32 = 128;
 
+/// Of a class's color over the image.
+const OPACITY: f32 = 0.55;
+
 /// Triples of tiles side by side.
 const TRIPLES: usize = 2;
 
@@ -34,16 +37,10 @@ impl Picture {
         (mean, std): (&[f32], &[f32]),
     ) -> TrainResult<Self> {
         let (n, c, h, w) = images.size4()?;
-        let per_channel = |values: &[f32]| Tensor::f_from_slice(values)?.f_view([1, c, 1, 1]);
-        let (mean, std) = (per_channel(mean)?, per_channel(std)?);
-        let pixels = |t: &Tensor| -> TrainResult<Tensor> {
-            let t = t.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
-            Ok(t.f_mul(&std)?.f_add(&mean)?.f_mul_scalar(255.0)?.f_clamp(0.0, 255.0)?)
-        };
         let grid =
             mask.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_view([n, 1, h / patch_size, w / patch_size])?;
         let removed = grid.f_upsample_nearest2d([h, w], None, None)?;
-        let (images, pasted) = (pixels(images)?, pixels(pasted)?);
+        let (images, pasted) = (pixels(images, (mean, std))?, pixels(pasted, (mean, std))?);
         let gray = images.f_full_like(128.0)?;
         let seen = images.f_add(&gray.f_sub(&images)?.f_mul(&removed)?)?;
         let mut triples: Vec<Vec<Tensor>> = Vec::new();
@@ -57,6 +54,40 @@ impl Picture {
         }
         let rows =
             triples.chunks(TRIPLES).map(|row| row.iter().flatten().map(Tensor::shallow_clone).collect()).collect();
+        Ok(Self { rows })
+    }
+
+    /// Each image with what is annotated (if it is) and what is predicted laid over it, in the classes' colors; black leaves
+    /// the image as it is, and what is not labeled is black. Shapes: `images [N, C, H, W]` normalized, label maps
+    /// `[N, H', W']`.
+    pub fn segmentation(
+        images: &Tensor,
+        maps: &[&Tensor],
+        colors: &[[u8; 3]],
+        (mean, std): (&[f32], &[f32]),
+    ) -> TrainResult<Self> {
+        let (n, c, h, w) = images.size4()?;
+        let images = pixels(images, (mean, std))?;
+        let rgb = if c == 3 { images } else { images.f_narrow(1, 0, 1)?.f_expand([n, 3, h, w], false)? };
+        // Row 255 of the table is what is not labeled; rows of no class are never looked up.
+        let mut table = vec![[0.0f32; 4]; 256];
+        for (row, color) in table.iter_mut().zip(colors) {
+            let opacity = if *color == [0, 0, 0] { 0.0 } else { OPACITY };
+            *row = [f32::from(color[0]), f32::from(color[1]), f32::from(color[2]), opacity];
+        }
+        table[255] = [0.0, 0.0, 0.0, 1.0];
+        let table = Tensor::f_from_slice(&table.concat())?.f_view([256, 4])?;
+        let mut columns = vec![rgb.shallow_clone()];
+        for map in maps {
+            let map = map.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_unsqueeze(1)?;
+            let map = map.f_upsample_nearest2d([h, w], None, None)?.f_to_kind(Kind::Int64)?;
+            let colored =
+                table.f_index_select(0, &map.f_reshape([-1])?)?.f_view([n, h, w, 4])?.f_permute([0, 3, 1, 2])?;
+            let (color, opacity) = (colored.f_narrow(1, 0, 3)?, colored.f_narrow(1, 3, 1)?);
+            columns.push(rgb.f_add(&color.f_sub(&rgb)?.f_mul(&opacity)?)?);
+        }
+        let rows: Vec<Vec<Tensor>> = (0..n).map(|i| columns.iter().map(|images| images.get(i)).collect()).collect();
+        let rows = rows.chunks(2).map(|pair| pair.iter().flatten().map(Tensor::shallow_clone).collect()).collect();
         Ok(Self { rows })
     }
 
@@ -98,6 +129,14 @@ impl Picture {
             .map_err(|err| TrainError::Config(format!("could not encode a picture: {err}")))?;
         Ok((bytes.into_inner(), canvas.width(), canvas.height()))
     }
+}
+
+/// Undoes the normalization: values from 0 to 255, on the CPU.
+fn pixels(images: &Tensor, (mean, std): (&[f32], &[f32])) -> TrainResult<Tensor> {
+    let per_channel = |values: &[f32]| Tensor::f_from_slice(values)?.f_view([1, -1, 1, 1]);
+    let images = images.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+    let images = images.f_mul(&per_channel(std)?)?.f_add(&per_channel(mean)?)?;
+    Ok(images.f_mul_scalar(255.0)?.f_clamp(0.0, 255.0)?)
 }
 
 /// Writes a picture's PNG.

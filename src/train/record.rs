@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::TrainResult;
+use super::checkpoint::replace_file;
 use super::metrics::last_line;
 
 /// Whether an entry of this name is the run's own, and not a note of the script.
@@ -48,4 +50,20 @@ pub fn account_for_loss(dir: &Path, saved_wall_s: f64, record: &mut Map<String, 
     let logged = last_line(&dir.join("metrics.jsonl")).and_then(|line| line["wall_s"].as_f64()).unwrap_or(0.0);
     let lost = before["lost_s"].as_f64().unwrap_or(0.0) + (logged - saved_wall_s).max(0.0);
     (lost * 1e3).round() / 1e3
+}
+
+/// Writes `skipped.csv`: files that could not be read, with the reason. Nothing is written where there are none.
+pub fn write_skipped(dir: &Path, skipped: &[(String, String)]) -> TrainResult<()> {
+    if skipped.is_empty() {
+        return Ok(());
+    }
+    let mut text = String::from("file,reason\n");
+    for (file, reason) in skipped {
+        text.push_str(&format!("{},{}\n", csv_field(file), csv_field(reason)));
+    }
+    replace_file(&dir.join("skipped.csv"), text.as_bytes())
+}
+
+fn csv_field(text: &str) -> String {
+    if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }

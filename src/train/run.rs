@@ -34,11 +34,37 @@ pub enum Status {
     Failed,
 }
 
-/// The lowest validation loss so far.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// The figure that decides which checkpoint is the best, as lines of `metrics.jsonl` name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Goal {
+    pub figure: String,
+    /// Whether more is better: accuracies, unlike losses.
+    pub higher: bool,
+}
+
+impl Default for Goal {
+    fn default() -> Self {
+        Self { figure: "val_loss".to_owned(), higher: false }
+    }
+}
+
+/// The best value of the goal's figure so far. As JSON: `{"val_loss": 0.5, "step": 400}`, with the figure's own name.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Best {
-    pub val_loss: f64,
+    pub figure: String,
+    pub value: f64,
     pub step: u64,
+}
+
+impl Best {
+    fn to_json(&self) -> Value {
+        json!({ self.figure.as_str(): self.value, "step": self.step })
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let (figure, number) = value.as_object()?.iter().find(|(name, _)| *name != "step")?;
+        Some(Self { figure: figure.clone(), value: number.as_f64()?, step: value.get("step")?.as_u64()? })
+    }
 }
 
 /// `state.json` of a checkpoint.
@@ -47,7 +73,8 @@ struct State {
     /// Updates done.
     step: u64,
     wall_s: f64,
-    best: Option<Best>,
+    /// See [`Best`].
+    best: Option<Value>,
     metrics_bytes: u64,
     layers_bytes: u64,
     lr_fraction: f64,
@@ -80,6 +107,8 @@ pub struct Setup {
     pub validate_every: u64,
     /// Steps between two saves of `checkpoints/last`.
     pub save_every: u64,
+    /// What `checkpoints/best` is the best of.
+    pub goal: Goal,
 }
 
 pub struct Run {
@@ -145,7 +174,7 @@ impl Run {
             total: state.step,
             wall,
             since: None,
-            best: state.best,
+            best: state.best.as_ref().and_then(Best::from_json),
             line: state.line,
             metrics,
             layers,
@@ -191,8 +220,8 @@ impl Run {
         self.step / self.setup.steps_per_epoch.max(1)
     }
 
-    pub fn best(&self) -> Option<Best> {
-        self.best
+    pub fn best(&self) -> Option<&Best> {
+        self.best.as_ref()
     }
 
     /// The step a checkpoint was found at, if the run was resumed.
@@ -304,9 +333,11 @@ impl Run {
         self.step += 1;
         let fields = std::mem::take(&mut self.line);
         let written = if due { Some(self.write_line(fields)?) } else { None };
-        let improved = match written.as_ref().and_then(|line| line.get("val_loss")).and_then(Value::as_f64) {
-            Some(val_loss) if self.best.is_none_or(|best| val_loss < best.val_loss) => {
-                self.best = Some(Best { val_loss, step: self.step });
+        let Goal { figure, higher } = &self.setup.goal;
+        let better = |value: f64, best: &Best| if *higher { value > best.value } else { value < best.value };
+        let improved = match written.as_ref().and_then(|line| line.get(figure)).and_then(Value::as_f64) {
+            Some(value) if self.best.as_ref().is_none_or(|best| better(value, best)) => {
+                self.best = Some(Best { figure: figure.clone(), value, step: self.step });
                 true
             }
             _ => false,
@@ -369,7 +400,7 @@ impl Run {
         let state = State {
             step: self.step,
             wall_s: self.wall.as_secs_f64(),
-            best: self.best,
+            best: self.best.as_ref().map(Best::to_json),
             metrics_bytes: self.metrics.bytes(),
             layers_bytes: self.layers.bytes(),
             lr_fraction: model.lr_fraction(),
@@ -389,11 +420,7 @@ impl Run {
     /// Writes `skipped.csv`, and remembers the files for the next checkpoint.
     pub fn set_skipped(&mut self, skipped: Vec<(String, String)>) -> TrainResult<()> {
         if skipped != self.skipped {
-            let mut text = String::from("file,reason\n");
-            for (file, reason) in &skipped {
-                text.push_str(&format!("{},{}\n", csv_field(file), csv_field(reason)));
-            }
-            replace_file(&self.setup.dir.join("skipped.csv"), text.as_bytes())?;
+            record::write_skipped(&self.setup.dir, &skipped)?;
             self.skipped = skipped;
         }
         Ok(())
@@ -434,8 +461,8 @@ impl Run {
         record.insert("steps".to_owned(), json!(self.total));
         record.insert("wall_s".to_owned(), json!(rounded(self.wall.as_secs_f64(), 1e3)));
         record.insert("elapsed_s".to_owned(), json!(rounded(self.started.elapsed().as_secs_f64(), 1e3)));
-        if let Some(best) = self.best {
-            record.insert("best".to_owned(), json!(best));
+        if let Some(best) = &self.best {
+            record.insert("best".to_owned(), best.to_json());
         }
         let path = self.setup.dir.join("run.json");
         let text = serde_json::to_vec_pretty(&record).map_err(|err| TrainError::broken(&path, err))?;
@@ -467,8 +494,4 @@ fn seconds_since_1970() -> f64 {
 
 fn rounded(value: f64, scale: f64) -> f64 {
     (value * scale).round() / scale
-}
-
-fn csv_field(text: &str) -> String {
-    if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }

@@ -344,6 +344,8 @@ mod methods {
         let handle = model.clone();
         let plan = model.registry().plan_for(images, micro_batches as u64, || match handle.network() {
             Network::Mae(mae) => mae.measure(),
+            Network::Upernet(upernet, _) => upernet.measure(),
+            Network::Classifier(classifier, _) => classifier.measure(),
             Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) => {
                 let message =
                     "decorrelation_plan: the rows of this model are known after a forward pass; call it without images";

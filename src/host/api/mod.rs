@@ -7,6 +7,7 @@
 
 use rhai::Engine;
 
+mod classification;
 mod data;
 mod decorrelation;
 mod globals;
@@ -15,6 +16,7 @@ mod nn;
 mod optim;
 mod run;
 mod schedule;
+mod segmentation;
 mod tensor;
 mod weights;
 

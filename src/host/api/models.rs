@@ -9,12 +9,14 @@ use tch::{Kind, Tensor};
 
 use super::data::BatchHandle;
 use super::tensor::{TensorHandle, size};
+use super::{classification, segmentation};
 use crate::host::errors::{Failure, ScriptResult, script_error};
 use crate::host::options::{ImageSize, OptionMap};
 use crate::host::session::Session;
+use crate::nn::upernet::cross_entropy;
 use crate::nn::{
-    Architecture, Conv2d, Conv2dConfig, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler, Vit,
-    VitConfig,
+    Architecture, Classifier, Conv2d, Conv2dConfig, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler,
+    Upernet, Vit, VitConfig,
 };
 use crate::train::TrainError;
 use crate::train::pictures::Picture;
@@ -44,6 +46,10 @@ impl From<TrainError> for Failure {
 pub enum Network {
     Mae(Box<Mae>),
     Vit(Box<Vit>),
+    /// With the weights of its classes in the loss.
+    Upernet(Box<Upernet>, Option<Tensor>),
+    /// With the label smoothing of its loss.
+    Classifier(Box<Classifier>, f64),
     Linear(Rc<Linear>),
     Conv2d(Rc<Conv2d>),
 }
@@ -82,6 +88,17 @@ impl ModelHandle {
         place
     }
 
+    /// The shape of the vision transformer in it.
+    pub fn encoder_config(&self) -> Option<&VitConfig> {
+        match &self.0.network {
+            Network::Mae(mae) => Some(&mae.config().encoder),
+            Network::Vit(vit) => Some(vit.config()),
+            Network::Upernet(upernet, _) => Some(&upernet.config().encoder),
+            Network::Classifier(classifier, _) => Some(&classifier.config().encoder),
+            Network::Linear(_) | Network::Conv2d(_) => None,
+        }
+    }
+
     fn mae(&self, ctx: &NativeCallContext, what: &str) -> ScriptResult<&Mae> {
         match &self.0.network {
             Network::Mae(mae) => Ok(mae),
@@ -93,15 +110,37 @@ impl ModelHandle {
 pub fn register(engine: &mut Engine) {
     engine.register_type_with_name::<ModelHandle>("Model");
     engine.register_type_with_name::<PictureHandle>("Picture");
-    let mut models = exported_module!(functions);
-    combine_with_exported_module!(&mut models, "weights", super::weights::functions);
-    engine.register_static_module("models", models.into());
+    let mut functions = exported_module!(functions);
+    segmentation::register(engine, &mut functions);
+    classification::register(engine, &mut functions);
+    combine_with_exported_module!(&mut functions, "weights", super::weights::functions);
+    engine.register_static_module("models", functions.into());
     engine.register_global_module(exported_module!(methods).into());
 }
 
 /// A picture as scripts hold it.
 #[derive(Clone)]
 pub struct PictureHandle(pub Rc<Picture>);
+
+/// The annotations of a batch.
+pub fn masks(ctx: &NativeCallContext, what: &str, batch: &BatchHandle) -> ScriptResult<TensorHandle> {
+    batch.masks.clone().ok_or_else(|| {
+        let hint = "data::pair_loader makes batches of images and masks";
+        script_error(ctx, Failure::script(format!("{what}: the batch has no masks")).with_hint(hint))
+    })
+}
+
+/// The classes of a batch's images.
+pub fn labels(ctx: &NativeCallContext, what: &str, batch: &BatchHandle) -> ScriptResult<TensorHandle> {
+    batch.labels.clone().ok_or_else(|| {
+        let hint = "open the images with data::open(#{ folder: …, labels: \"folders\" })";
+        script_error(ctx, Failure::script(format!("{what}: the batch has no labels")).with_hint(hint))
+    })
+}
+
+fn no_loss(ctx: &NativeCallContext, what: &str) -> Box<rhai::EvalAltResult> {
+    script_error(ctx, format!("{what}: this model has no loss of its own; compute one from forward(x)"))
+}
 
 /// The options of a vision transformer, out of a map that may hold others.
 fn vit_config(options: &mut OptionMap) -> ScriptResult<VitConfig> {
@@ -114,6 +153,7 @@ fn vit_config(options: &mut OptionMap) -> ScriptResult<VitConfig> {
         depth: options.need("depth")?,
         num_heads: options.need("num_heads")?,
         mlp_ratio: options.or("mlp_ratio", 4.0)?,
+        drop_path: 0.0,
     })
 }
 
@@ -200,12 +240,23 @@ mod methods {
         Ok(tensor.f_detach_copy().map_err(|err| script_error(&ctx, err))?.into())
     }
 
-    /// The training loss of a batch, a tensor to call `backward` on: mean squared error over removed patches, divided by
-    /// the number of micro-batches of its step.
+    /// The training loss of a batch, a tensor to call `backward` on, divided by the number of micro-batches of its step. Of a
+    /// masked autoencoder: mean squared error over removed patches; of a UperNet: cross-entropy over labeled pixels, with
+    /// the auxiliary head's; of a classifier: cross-entropy.
     #[rhai_fn(return_raw, pure)]
     pub fn loss(ctx: NativeCallContext, model: &mut ModelHandle, batch: BatchHandle) -> ScriptResult<TensorHandle> {
-        let mae = model.mae(&ctx, "loss")?;
-        let loss = mae.loss(batch.images.tensor(), &batch.place).map_err(|err| script_error(&ctx, err))?;
+        let (images, place) = (batch.images.tensor(), &batch.place);
+        let loss = match model.network() {
+            Network::Mae(mae) => mae.loss(images, place),
+            Network::Upernet(upernet, weights) => {
+                upernet.loss(images, masks(&ctx, "loss", &batch)?.tensor(), weights.as_ref(), place)
+            }
+            Network::Classifier(classifier, smoothing) => {
+                classifier.loss(images, labels(&ctx, "loss", &batch)?.tensor(), *smoothing, place)
+            }
+            Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) => return Err(no_loss(&ctx, "loss")),
+        };
+        let loss = loss.map_err(|err| script_error(&ctx, err))?;
         let mut last = model.0.last_loss.borrow_mut();
         let sum = match last.take() {
             Some(before) if batch.place.micro > 0 => {
@@ -226,11 +277,23 @@ mod methods {
         Ok(last.shallow_clone().into())
     }
 
-    /// The loss of a batch without gradients; decorrelated layers do not notice.
+    /// The loss of a batch without gradients, auxiliary heads and label smoothing; decorrelated layers do not notice.
     #[rhai_fn(return_raw, pure)]
     pub fn evaluate(ctx: NativeCallContext, model: &mut ModelHandle, batch: BatchHandle) -> ScriptResult<FLOAT> {
-        let mae = model.mae(&ctx, "evaluate")?;
-        let loss = mae.evaluate(batch.images.tensor(), &batch.place).map_err(|err| script_error(&ctx, err))?;
+        let images = batch.images.tensor();
+        let loss = match model.network() {
+            Network::Mae(mae) => mae.evaluate(images, &batch.place),
+            Network::Upernet(upernet, weights) => {
+                let masks = masks(&ctx, "evaluate", &batch)?;
+                tch::no_grad(|| upernet.loss_with(images, masks.tensor(), weights.as_ref(), Pass::EVALUATE))
+            }
+            Network::Classifier(classifier, _) => {
+                let labels = labels(&ctx, "evaluate", &batch)?;
+                tch::no_grad(|| cross_entropy(&classifier.logits(images, Pass::EVALUATE)?, labels.tensor(), None, 0.0))
+            }
+            Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) => return Err(no_loss(&ctx, "evaluate")),
+        };
+        let loss = loss.map_err(|err| script_error(&ctx, err))?;
         loss.f_double_value(&[]).map_err(|err| script_error(&ctx, err))
     }
 
@@ -258,13 +321,16 @@ mod methods {
         Ok(PictureHandle(Rc::new(picture.map_err(|err| script_error(&ctx, err))?)))
     }
 
-    /// Outputs for a tensor: features of all tokens, class token first, for images; `y` for the `x` of a layer on its own. A
+    /// Outputs for a tensor: features of all tokens, class token first, for images; scores of the classes, of a UperNet
+    /// `[N, K, H, W]`, of a classifier `[N, K]`; `y` for the `x` of a layer on its own. A
     /// vision transformer or a layer on its own, if decorrelated, keeps sampled rows of its last pass for `update_decorrelation`.
     #[rhai_fn(return_raw, pure)]
     pub fn forward(ctx: NativeCallContext, model: &mut ModelHandle, x: TensorHandle) -> ScriptResult<TensorHandle> {
         let x = x.tensor();
         let y = match &model.0.network {
             Network::Mae(mae) => mae.encoder().forward(x, None, Pass::EVALUATE),
+            Network::Upernet(upernet, _) => upernet.logits(x, Pass::EVALUATE),
+            Network::Classifier(classifier, _) => classifier.logits(x, Pass::EVALUATE),
             Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) => {
                 let place = model.next_place(Session::of(&ctx).seed());
                 let sampler = RowSampler::new(&place, x.device());
@@ -276,7 +342,7 @@ mod methods {
                     }
                     Network::Linear(layer) => layer.forward(x, pass),
                     Network::Vit(vit) => vit.forward(x, None, pass),
-                    Network::Mae(_) => unreachable!("matched above"),
+                    Network::Mae(_) | Network::Upernet(..) | Network::Classifier(..) => unreachable!("matched above"),
                 }
             }
         };

@@ -4,6 +4,7 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Engine, INT, Map, NativeCallContext};
 use tch::Kind;
 
+use super::classification::entropy;
 use super::decorrelation::decorrelate_all;
 use super::models::{ModelHandle, Network};
 use super::tensor::{TensorHandle, size};
@@ -134,6 +135,17 @@ mod functions {
         })?;
         let loss = prediction.f_mse_loss(target, tch::Reduction::Mean).map_err(|err| script_error(&ctx, err))?;
         Ok(loss.into())
+    }
+
+    /// Cross-entropy, averaged over the labels. Shapes: `logits [N, K]` or `[N, K, H, W]`, `labels [N]` or `[N, H, W]`, int64
+    /// below K; 255 does not count.
+    #[rhai_fn(return_raw)]
+    pub fn cross_entropy(
+        ctx: NativeCallContext,
+        logits: TensorHandle,
+        labels: TensorHandle,
+    ) -> ScriptResult<TensorHandle> {
+        super::entropy(&ctx, logits.tensor(), labels.tensor())
     }
 
     /// Images as rows of flattened patches, pixels in (row, column, channel) order. Shapes: `[N, C, H, W]` → `[N, L, p·p·C]`.

@@ -25,7 +25,8 @@ pub fn register(engine: &mut Engine) {
 mod functions {
     /// AdamW on libtorch's fused kernel. Biases, norms and tokens are not decayed.
     ///
-    /// Options: `lr` (the peak rate, 1e-3), `beta1` (0.9), `beta2` (0.95), `weight_decay` (0.05), `eps` (1e-8).
+    /// Options: `lr` (the peak rate, 1e-3), `beta1` (0.9), `beta2` (0.95), `weight_decay` (0.05), `eps` (1e-8), `layer_decay`
+    /// (1: for fine-tuning, each encoder block learns at this fraction of the rate of the one after it).
     #[rhai_fn(return_raw)]
     pub fn adamw(ctx: NativeCallContext, model: ModelHandle, options: Map) -> ScriptResult<OptimizerHandle> {
         let mut options = OptionMap::new(&ctx, "optim::adamw", options);
@@ -36,6 +37,7 @@ mod functions {
             beta2: options.or("beta2", usual.beta2)?,
             weight_decay: options.or("weight_decay", usual.weight_decay)?,
             eps: options.or("eps", usual.eps)?,
+            layer_decay: options.or("layer_decay", usual.layer_decay)?,
         };
         options.finish()?;
         let made = AdamW::new(Rc::clone(model.registry()), config);

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use super::hf::{Side, block, block_names, renamed};
 use super::{Place, State};
 use crate::nn::NnResult;
-use crate::nn::architecture::UpernetConfig;
+use crate::nn::upernet::UpernetConfig;
 
 /// (ours, theirs)
 const PAIRS: [(&str, &str); 9] = [
@@ -126,6 +126,6 @@ pub(super) fn config(model: &UpernetConfig) -> Value {
         "model_type": "upernet",
         "pool_scales": model.pool_scales,
         "torch_dtype": "float32",
-        "use_auxiliary_head": true,
+        "use_auxiliary_head": model.aux_weight > 0.0,
     })
 }

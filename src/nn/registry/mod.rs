@@ -145,6 +145,35 @@ impl Registry {
         weights
     }
 
+    /// The same with every R folded into its weight, `W R`; the model itself stays as it is.
+    pub fn fused_state(&self) -> NnResult<Vec<(String, Tensor)>> {
+        let layers = self.layers.borrow();
+        let own = self.state();
+        let find = |name: &str| own.iter().find(|(other, _)| other == name).map(|(_, tensor)| tensor);
+        let mut state = self.weights();
+        for layer in layers.iter() {
+            let fused = layer.weight_with_r(find)?;
+            let name = format!("{}.weight", layer.name());
+            if let (Some((_, fused)), Some(place)) = (fused, state.iter_mut().find(|(other, _)| *other == name)) {
+                place.1 = fused;
+            }
+        }
+        Ok(state)
+    }
+
+    /// Takes over the tensors whose names begin with `prefix`, and leaves the others as they are.
+    ///
+    /// Errors: the first such name that `state` does not have, or has in another shape. Then nothing has changed.
+    pub fn load_part(&self, prefix: &str, state: &[(String, Tensor)]) -> NnResult<()> {
+        let mut whole = self.state();
+        for (name, tensor) in whole.iter_mut().filter(|(name, _)| name.starts_with(prefix)) {
+            let found = state.iter().find(|(other, _)| other == name);
+            let (_, found) = found.ok_or_else(|| NnError::Missing { name: name.clone() })?;
+            *tensor = found.shallow_clone();
+        }
+        self.load_state(&whole)
+    }
+
     /// Takes over a checkpoint of the very same layers, for going on with its run.
     ///
     /// Errors: those of [`Self::load_state`], and an R that only the checkpoint or only the model has.

@@ -22,8 +22,9 @@ use crate::host::session::Session;
 use crate::train::TrainError;
 use crate::train::checkpoint::replace_file;
 use crate::train::experiment::write_sources;
-use crate::train::run::{Run, Setup, Status, read_scalar};
+use crate::train::run::{Goal, Run, Setup, Status, read_scalar};
 
+mod output;
 mod steps;
 use steps::Steps;
 
@@ -44,7 +45,9 @@ pub struct RunHandle {
 pub fn register(engine: &mut Engine) {
     engine.register_type_with_name::<RunHandle>("Run");
     engine.register_iterator_result::<Steps, INT>();
-    engine.register_static_module("run", exported_module!(functions).into());
+    let mut functions = exported_module!(functions);
+    output::register(engine, &mut functions);
+    engine.register_static_module("run", functions.into());
     engine.register_global_module(exported_module!(methods).into());
 }
 
@@ -128,7 +131,8 @@ mod functions {
     ///
     /// Options: `model`, `opt`, `loader`; `val` (a validation loader, for the list of files), `recipe` (a map, kept in
     /// `run.json`), `name` (the script's), `validate_every` (steps; 0 is at the end only), `log_every` (10 steps),
-    /// `save_every` (steps; as often as it validates, 100 if it does not).
+    /// `save_every` (steps; as often as it validates, 100 if it does not), `best` (the logged figure that decides which
+    /// checkpoint is the best: `"val_loss"`, where less is better; of any other one, such as `"miou"`, more is).
     #[rhai_fn(return_raw)]
     pub fn start(ctx: NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
         let session = Session::of(&ctx);
@@ -147,6 +151,8 @@ mod functions {
         let validate_every = options.count("validate_every")?.unwrap_or(0);
         let log_every = options.count("log_every")?.unwrap_or(10);
         let save_every = options.count("save_every")?.unwrap_or(if validate_every > 0 { validate_every } else { 100 });
+        let figure = options.or("best", Goal::default().figure)?;
+        let goal = Goal { higher: !figure.ends_with("loss"), figure };
         options.finish()?;
 
         let place = |err: Failure| script_error(&ctx, err);
@@ -182,6 +188,7 @@ mod functions {
                 log_every,
                 validate_every,
                 save_every,
+                goal,
             })
         };
         let run = started().map_err(|err| script_error(&ctx, err))?;
@@ -371,11 +378,13 @@ mod methods {
         run.run.borrow().wall_s()
     }
 
-    /// The lowest validation loss, `#{ val_loss, step }`; `()` before the first validation.
+    /// The best validation so far, `#{ val_loss, step }`, or with the name of `run::start`'s `best` in the place of
+    /// `val_loss`; `()` before the first one.
     #[rhai_fn(get = "best", pure)]
     pub fn best(run: &mut RunHandle) -> Dynamic {
         run.run.borrow().best().map_or(Dynamic::UNIT, |best| {
-            Map::from([("val_loss".into(), best.val_loss.into()), ("step".into(), (best.step as INT).into())]).into()
+            let figure = (best.figure.as_str().into(), best.value.into());
+            Map::from([figure, ("step".into(), (best.step as INT).into())]).into()
         })
     }
 

@@ -1,27 +1,30 @@
-//! Bytes of a JPEG or PNG file → [`Image`], as Pillow's `exif_transpose(Image.open(f)).convert("RGB")` would show it.
+//! Bytes of a JPEG, PNG, BMP, TIFF or NPY file → [`Image`], as Pillow's `exif_transpose(Image.open(f)).convert("RGB")` would show it.
 //!
 //! Gray stays one channel, alpha is dropped (not composited: what `convert("RGB")` does), palettes become RGB, 16 bits become 8
 //! by their high byte, CMYK and YCCK become RGB under Adobe's inverted convention, EXIF orientation is applied and broken EXIF
-//! ignored. The format is read off the first bytes, never off the name: ImageNet has a PNG called `.JPEG`.
+//! ignored. Two channels are two channels: those of a TIFF or NPY, and gray with alpha for who asks for two. The format is read off the first bytes, never off the name: ImageNet has a PNG called `.JPEG`.
 //!
-//! Departures from Pillow: 16-bit gray is scaled (Pillow clips at 255); an orientation that only XMP states is ignored; and
-//! a JPEG that ends early is an error by other means. The decoder (zune-jpeg, through `image`) fills what is missing with gray
-//! 128 and says nothing, so two questions are put to it, both only where there is reason:
-//! - no end marker: does what would come *after* the file change the picture? Then the file was cut; if not, all of the
-//!   picture is there and the file is good. With several scans (progressive) or restart markers, which hide the answer, a
-//!   missing end marker is an error as such.
-//! - the last row is all 128: does the *end* of the compressed data change the picture? If not, the decoder gave up before it.
+//! Departures from Pillow: 16-bit gray is scaled (Pillow clips at 255); an orientation that only XMP states is ignored; a JPEG
+//! that ends early is an error by other means (see `jpeg`).
 
 use std::error::Error as _;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use image::codecs::{jpeg::JpegDecoder, png::PngDecoder};
+use image::codecs::{bmp::BmpDecoder, png::PngDecoder};
 use image::error::ImageError;
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, Limits};
 
 use super::image::Image;
+
+mod jpeg;
+mod mask;
+mod npy;
+mod raster;
+mod tiff;
+
+pub use mask::{RawMask, Samples, decode_mask};
 
 /// Pictures with more pixels are refused before memory is taken for them: Pillow's limit against decompression bombs.
 pub const MAX_PIXELS: u64 = 178_956_970;
@@ -31,7 +34,7 @@ pub const MAX_PIXELS: u64 = 178_956_970;
 pub enum DecodeError {
     #[error("the file is empty")]
     Empty,
-    #[error("neither JPEG nor PNG: {0}")]
+    #[error("neither JPEG, PNG, BMP, TIFF nor NPY: {0}")]
     Format(&'static str),
     #[error("{width}×{height} pixels exceed the limit of {MAX_PIXELS}")]
     TooLarge { width: u32, height: u32 },
@@ -43,11 +46,23 @@ pub enum DecodeError {
     Channels { from: usize, to: usize },
 }
 
-/// Decodes a JPEG or PNG: 1 channel if it is gray, else 3. Never panics.
+/// Decodes a picture: 1 channel if it is gray, 2 if it has two, else 3. Never panics.
 pub fn decode(bytes: &[u8]) -> Result<Image, DecodeError> {
+    decode_any(bytes, false)
+}
+
+/// Decodes a picture of so many channels. For 2, gray with alpha counts as two channels. Never panics.
+pub fn decode_as(bytes: &[u8], channels: usize) -> Result<Image, DecodeError> {
+    decode_any(bytes, channels == 2).and_then(|image| with_channels(image, channels))
+}
+
+fn decode_any(bytes: &[u8], keep_alpha: bool) -> Result<Image, DecodeError> {
     let decoded = catch_unwind(AssertUnwindSafe(|| match Format::of(bytes)? {
-        Format::Jpeg => decode_jpeg(bytes),
-        Format::Png => decode_png(bytes),
+        Format::Jpeg => jpeg::decode_jpeg(bytes),
+        Format::Png => decode_png(bytes, keep_alpha),
+        Format::Bmp => BmpDecoder::new(Cursor::new(bytes)).map_err(reason).and_then(|decoder| read(decoder, false)),
+        Format::Tiff => tiff::read(bytes)?.into_image(keep_alpha),
+        Format::Npy => npy::read(bytes)?.into_image(keep_alpha),
     }));
     decoded.unwrap_or_else(|_| Err(DecodeError::Corrupt("the decoder panicked on it".into())))
 }
@@ -63,13 +78,17 @@ pub fn with_channels(image: Image, channels: usize) -> Result<Image, DecodeError
     Ok(Image { channels, pixels, ..image })
 }
 
-fn luma(&[r, g, b]: &[u8; 3]) -> u8 {
+pub(super) fn luma(&[r, g, b]: &[u8; 3]) -> u8 {
     ((u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471 + 0x8000) >> 16) as u8
 }
 
+#[derive(Clone, Copy)]
 enum Format {
     Jpeg,
     Png,
+    Bmp,
+    Tiff,
+    Npy,
 }
 
 impl Format {
@@ -79,8 +98,9 @@ impl Format {
             [0xff, 0xd8, 0xff, ..] => Ok(Self::Jpeg),
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Ok(Self::Png),
             [b'G', b'I', b'F', b'8', ..] => Err(DecodeError::Format("a GIF")),
-            [b'B', b'M', ..] => Err(DecodeError::Format("a BMP")),
-            [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Err(DecodeError::Format("a TIFF")),
+            [b'B', b'M', ..] => Ok(Self::Bmp),
+            [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Ok(Self::Tiff),
+            [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Ok(Self::Npy),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Err(DecodeError::Format("a WebP")),
             [b'<', ..] => Err(DecodeError::Format("text, perhaps a web page saved in its place")),
             _ => Err(DecodeError::Format("unknown first bytes")),
@@ -88,105 +108,15 @@ impl Format {
     }
 }
 
-fn decode_png(bytes: &[u8]) -> Result<Image, DecodeError> {
+fn decode_png(bytes: &[u8], keep_alpha: bool) -> Result<Image, DecodeError> {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(8 * MAX_PIXELS); // RGBA of 16 bits.
     let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(reason)?;
-    read(decoder)
+    read(decoder, keep_alpha)
 }
 
-fn decode_jpeg(bytes: &[u8]) -> Result<Image, DecodeError> {
-    let decode = |bytes: &[u8]| JpegDecoder::new(Cursor::new(bytes)).map_err(reason).and_then(read);
-    let Scans { last, has_end, plain } = Scans::of(bytes).ok_or(DecodeError::Truncated)?;
-    if has_end {
-        let image = decode(bytes)?;
-        let last_row = &image.pixels[image.pixels.len() - image.width * image.channels..];
-        if last_row.iter().all(|&value| value == 128) && decode(&with_other_end(bytes, last)).as_ref() == Ok(&image) {
-            return Err(DecodeError::Corrupt("the compressed data is damaged, decoding stopped early".into()));
-        }
-        return Ok(image);
-    }
-    let body = &bytes[..last.end];
-    if !plain || body.len() >= last.start + ZEROS && body[body.len() - ZEROS..].iter().all(|&byte| byte == 0) {
-        return Err(DecodeError::Truncated); // Space a crash left reserved but unwritten.
-    }
-    let image = decode(&[body, &END_MARKER].concat())?;
-    let continued = decode(&[body, &[0x35, 0x9c, 0x6b, 0xd2].repeat(64), &END_MARKER].concat());
-    if continued.as_ref() == Ok(&image) { Ok(image) } else { Err(DecodeError::Truncated) }
-}
-
-const END_MARKER: [u8; 2] = [0xff, 0xd9];
-/// So many zero bytes at the end of a scan are no Huffman code that an encoder writes.
-const ZEROS: usize = 64;
-
-/// Where the compressed data of a JPEG lies.
-struct Scans {
-    /// The entropy-coded bytes of the last scan.
-    last: std::ops::Range<usize>,
-    /// Whether the end marker follows it.
-    has_end: bool,
-    /// A sequential frame with all components in one scan, without restart markers.
-    plain: bool,
-}
-
-impl Scans {
-    /// Walks the markers (ITU-T T.81, annex B); `None` if the file ends before the first scan's data.
-    fn of(bytes: &[u8]) -> Option<Self> {
-        let (mut scans, mut sequential_components, mut restarts) = (None, None, false);
-        let mut at = 2; // Behind the start marker.
-        while let Some(marker_at) = find_marker(bytes, at) {
-            let marker = bytes[marker_at];
-            at = marker_at + 1;
-            match marker {
-                0xd9 => return scans.map(|scans| Self { has_end: true, ..scans }),
-                0x01 | 0xd0..=0xd8 => continue, // No length follows.
-                _ => {}
-            }
-            let Some(length) = bytes.get(at..at + 2) else { break };
-            let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
-            let segment = bytes.get(at + 2..at + length).unwrap_or_default();
-            at += length;
-            match marker {
-                0xc0 | 0xc1 => sequential_components = segment.get(5),
-                0xdd => restarts = segment != [0, 0],
-                0xda if at < bytes.len() => {
-                    let last = at..scan_end(bytes, at);
-                    at = last.end;
-                    let plain = !restarts && segment.first() == sequential_components;
-                    scans = Some(Self { last, has_end: false, plain });
-                }
-                _ => {}
-            }
-        }
-        scans
-    }
-}
-
-/// The position of the next marker's second byte: a byte that is neither 0x00 nor 0xff, after a 0xff.
-fn find_marker(bytes: &[u8], from: usize) -> Option<usize> {
-    let rest = bytes.get(from..)?;
-    rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff)).map(|position| from + position + 1)
-}
-
-/// Where the entropy-coded data that starts at `from` ends: at a marker that is no restart, or with the file.
-fn scan_end(bytes: &[u8], from: usize) -> usize {
-    let is_end = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xd0..=0xd7 | 0xff);
-    let without_last_ff = bytes.len() - usize::from(bytes.ends_with(&[0xff])); // Half of the end marker, or of a stuffed byte.
-    bytes[from..].windows(2).position(is_end).map_or(without_last_ff.max(from), |position| from + position)
-}
-
-/// The file with other bits in the second half of the last scan; markers and stuffed bytes stay.
-fn with_other_end(bytes: &[u8], last: std::ops::Range<usize>) -> Vec<u8> {
-    let mut changed = bytes.to_vec();
-    for i in last.start.midpoint(last.end).max(last.start + 1)..last.end {
-        if bytes[i] != 0xff && bytes[i - 1] != 0xff && bytes[i] ^ 0x2a != 0xff {
-            changed[i] ^= 0x2a;
-        }
-    }
-    changed
-}
-
-fn read(mut decoder: impl ImageDecoder) -> Result<Image, DecodeError> {
+/// With `keep_alpha`, gray with alpha is two channels.
+fn read(mut decoder: impl ImageDecoder, keep_alpha: bool) -> Result<Image, DecodeError> {
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(DecodeError::Corrupt("it has no pixels".into()));
@@ -201,6 +131,8 @@ fn read(mut decoder: impl ImageDecoder) -> Result<Image, DecodeError> {
     let (channels, pixels) = match color {
         ColorType::L8 => (1, raw),
         ColorType::Rgb8 => (3, raw),
+        ColorType::La8 if keep_alpha => (2, raw),
+        ColorType::La16 if keep_alpha => (2, high_bytes(&raw)),
         ColorType::La8 => (1, kept::<2, 1>(&raw)),
         ColorType::Rgba8 => (3, kept::<4, 3>(&raw)),
         ColorType::L16 => (1, high_bytes(&raw)),
@@ -224,14 +156,24 @@ fn high_bytes(raw: &[u8]) -> Vec<u8> {
 
 /// Turns and mirrors as EXIF says.
 fn oriented(image: Image, orientation: Orientation) -> Image {
+    let (width, height, pixels) =
+        oriented_samples((image.width, image.height, image.channels), image.pixels, orientation);
+    Image { width, height, channels: image.channels, pixels }
+}
+
+/// The same for samples of any kind: width, height and channels before; width, height and samples after.
+fn oriented_samples<T: Copy>(
+    (w, h, c): (usize, usize, usize),
+    samples: Vec<T>,
+    orientation: Orientation,
+) -> (usize, usize, Vec<T>) {
     use Orientation::*;
     if orientation == NoTransforms {
-        return image;
+        return (w, h, samples);
     }
-    let (w, h, c) = (image.width, image.height, image.channels);
     let turned = matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
     let (width, height) = if turned { (h, w) } else { (w, h) };
-    let mut pixels = Vec::with_capacity(image.pixels.len());
+    let mut result = Vec::with_capacity(samples.len());
     for y in 0..height {
         for x in 0..width {
             let (from_x, from_y) = match orientation {
@@ -245,10 +187,10 @@ fn oriented(image: Image, orientation: Orientation) -> Image {
                 Rotate270 => (w - 1 - y, x),
             };
             let from = (from_y * w + from_x) * c;
-            pixels.extend_from_slice(&image.pixels[from..from + c]);
+            result.extend_from_slice(&samples[from..from + c]);
         }
     }
-    Image { width, height, channels: c, pixels }
+    (width, height, result)
 }
 
 fn reason(error: ImageError) -> DecodeError {

@@ -1,0 +1,113 @@
+//! Classifiers, and features of frozen encoders: `models::classifier`, `model.features`, `nn::cross_entropy`.
+
+use std::rc::Rc;
+
+use rhai::plugin::*;
+use rhai::{Dynamic, Engine, ImmutableString, Map, Module, NativeCallContext};
+use tch::{Kind, Tensor};
+
+use super::data::BatchHandle;
+use super::models::{ModelHandle, Network};
+use super::segmentation::{class_names, encoder_state, tuned_config};
+use super::tensor::TensorHandle;
+use crate::host::errors::{ScriptResult, check_arg, script_error};
+use crate::host::options::{FromOption, OptionMap};
+use crate::host::session::Session;
+use crate::nn::upernet::cross_entropy;
+use crate::nn::{Classifier, ClassifierConfig, Pass, Pool};
+
+pub fn register(engine: &mut Engine, models: &mut Module) {
+    models.combine_flatten(exported_module!(functions));
+    engine.register_global_module(exported_module!(methods).into());
+}
+
+impl FromOption for Pool {
+    const EXPECTED: &'static str = "\"mean\" or \"class\"";
+    fn from_option(value: Dynamic) -> Option<Self> {
+        match value.into_string().ok()?.as_str() {
+            "mean" => Some(Self::Mean),
+            "class" => Some(Self::Class),
+            _ => None,
+        }
+    }
+}
+
+#[export_module]
+mod functions {
+    /// A classifier of images into `classes`, an array of names or a number, on a copy of `encoder`'s vision transformer; every
+    /// R is folded into its weight, and the encoder itself stays as it is.
+    ///
+    /// Options: `image_size` (the encoder's; positions are interpolated), `pool` (`"mean"` of the patch tokens, or `"class"`:
+    /// the class token), `drop_path` (0, stochastic depth), `label_smoothing` (0).
+    #[rhai_fn(return_raw)]
+    pub fn classifier(
+        ctx: NativeCallContext,
+        encoder: ModelHandle,
+        classes: Dynamic,
+        options: Map,
+    ) -> ScriptResult<ModelHandle> {
+        let mut options = OptionMap::new(&ctx, "models::classifier", options);
+        let config = ClassifierConfig {
+            encoder: tuned_config(&ctx, &encoder, &mut options)?,
+            classes: class_names(&ctx, &classes)?.len() as i64,
+            pool: options.or("pool", Pool::Mean)?,
+        };
+        let smoothing = options.or("label_smoothing", 0.0)?;
+        options.finish()?;
+        check_arg(&ctx, (0.0..1.0).contains(&smoothing), || {
+            format!("label_smoothing: expected 0 or more, below 1, got {smoothing}")
+        })?;
+        let session = Session::of(&ctx);
+        let made = Classifier::new(&config, session.seed(), Kind::Float, session.options.device).and_then(|model| {
+            let state = encoder_state(&encoder, &config.encoder)?;
+            // The norm behind pooled tokens is a new one; only the class token keeps the encoder's.
+            for part in ["encoder.patch_embed.", "encoder.cls_token", "encoder.pos_embed", "encoder.blocks."] {
+                model.registry().load_part(part, &state)?;
+            }
+            if config.pool == Pool::Class && state.iter().any(|(name, _)| name == "encoder.norm.weight") {
+                model.registry().load_part("encoder.norm.", &state)?;
+            }
+            Ok(model)
+        });
+        let model = made.map_err(|err| script_error(&ctx, err))?;
+        let registry = Rc::clone(model.registry());
+        Ok(ModelHandle::new(Network::Classifier(Box::new(model), smoothing), registry))
+    }
+}
+
+/// Cross-entropy of scores. Shapes: `logits [N, K]` or `[N, K, H, W]`, `labels [N]` or `[N, H, W]`, int64; 255 does not count.
+pub fn entropy(ctx: &NativeCallContext, logits: &Tensor, labels: &Tensor) -> ScriptResult<TensorHandle> {
+    let (scores, expected) = (logits.size(), labels.size());
+    let fits = scores.len() >= 2 && scores[..1] == expected[..1.min(expected.len())] && scores[2..] == expected[1..];
+    check_arg(ctx, fits, || format!("labels: {expected:?} does not fit logits of shape {scores:?}"))?;
+    check_arg(ctx, labels.kind() == Kind::Int64, || "labels: expected whole numbers".to_owned())?;
+    Ok(cross_entropy(logits, labels, None, 0.0).map_err(|err| script_error(ctx, err))?.into())
+}
+
+#[export_module]
+mod methods {
+    /// What an encoder makes of each image, without gradients: the mean of its patch tokens (`"mean"`) or its class token
+    /// (`"class"`), after the final norm. Of a classifier: what its head sees. Shapes: `[N, D]`.
+    #[rhai_fn(return_raw, pure)]
+    pub fn features(
+        ctx: NativeCallContext,
+        model: &mut ModelHandle,
+        batch: BatchHandle,
+        pool: ImmutableString,
+    ) -> ScriptResult<TensorHandle> {
+        let Some(pool) = Pool::from_option(Dynamic::from(pool.clone())) else {
+            return Err(script_error(&ctx, format!("pool: expected {}, got \"{pool}\"", Pool::EXPECTED)));
+        };
+        let images = batch.images.tensor();
+        let made = tch::no_grad(|| match model.network() {
+            Network::Mae(mae) => pool.apply(&mae.encoder().forward(images, None, Pass::EVALUATE)?),
+            Network::Vit(vit) => pool.apply(&vit.forward(images, None, Pass::EVALUATE)?),
+            Network::Classifier(classifier, _) => classifier.features(images, Pass::EVALUATE),
+            _ => {
+                let message = "features: expected a masked autoencoder, a vision transformer or a classifier";
+                Err(crate::nn::NnError::Config(message.to_owned()))
+            }
+        });
+        Ok(made.map_err(|err| script_error(&ctx, err))?.into())
+    }
+}

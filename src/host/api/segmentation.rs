@@ -1,0 +1,315 @@
+//! UperNets, their predictions, and the scores of these: `models::upernet`, `model.predict`, `models::scores`.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Engine, FLOAT, INT, ImmutableString, Map, Module, NativeCallContext};
+use tch::{Kind, Tensor};
+
+use super::data::BatchHandle;
+use super::models::{ModelHandle, Network, PictureHandle, masks};
+use super::tensor::{TensorHandle, size};
+use crate::confusion::Confusion;
+use crate::host::convert;
+use crate::host::errors::{ScriptResult, script_error};
+use crate::host::options::{ImageSize, OptionMap};
+use crate::host::session::Session;
+use crate::nn::{NnResult, Prediction, Upernet, UpernetConfig, VitConfig, pos_embed};
+use crate::train::pictures::Picture;
+use crate::train::segmentation;
+
+/// How well label maps agree with their annotation, as scripts hold it: copies are the same.
+#[derive(Clone)]
+pub struct ScoresHandle {
+    names: Rc<[ImmutableString]>,
+    confusion: Rc<RefCell<Confusion>>,
+}
+
+pub fn register(engine: &mut Engine, models: &mut Module) {
+    engine.register_type_with_name::<ScoresHandle>("Scores");
+    models.combine_flatten(exported_module!(functions));
+    engine.register_global_module(exported_module!(methods).into());
+}
+
+/// Names of classes: an array of them, or how many there are.
+pub fn class_names(ctx: &NativeCallContext, classes: &Dynamic) -> ScriptResult<Vec<ImmutableString>> {
+    if let Ok(count) = classes.as_int() {
+        return Ok((0..count.clamp(0, 1_000_000)).map(|class| class.to_string().into()).collect());
+    }
+    let names = classes.read_lock::<Array>().map(|names| names.to_vec());
+    let names = names.ok_or_else(|| script_error(ctx, "classes: expected their names, or how many there are"))?;
+    let name = |name: Dynamic| name.into_immutable_string();
+    names
+        .into_iter()
+        .map(name)
+        .collect::<Result<_, _>>()
+        .map_err(|got| script_error(ctx, format!("classes: expected names, got {got}")))
+}
+
+/// The shape of `encoder`'s vision transformer, with the changes that fine-tuning may make.
+pub fn tuned_config(
+    ctx: &NativeCallContext,
+    encoder: &ModelHandle,
+    options: &mut OptionMap,
+) -> ScriptResult<VitConfig> {
+    let Some(config) = encoder.encoder_config() else {
+        return Err(script_error(ctx, "encoder: expected a model with a vision transformer in it"));
+    };
+    let mut config = config.clone();
+    if let Some(ImageSize(height, width)) = options.get("image_size")? {
+        config.image_size = (height, width);
+    }
+    config.drop_path = options.or("drop_path", 0.0)?;
+    Ok(config)
+}
+
+/// The encoder's tensors under the names that a model built on it has, every R folded in, positions on the new grid.
+pub fn encoder_state(encoder: &ModelHandle, config: &VitConfig) -> NnResult<Vec<(String, Tensor)>> {
+    let bare = matches!(encoder.network(), Network::Vit(_));
+    let mut state = encoder.registry().fused_state()?;
+    let before = encoder.encoder_config().map_or(config.grid(), VitConfig::grid);
+    for (name, tensor) in &mut state {
+        if bare {
+            *name = format!("encoder.{name}");
+        }
+        if name == "encoder.pos_embed" {
+            *tensor = pos_embed::resample(tensor, before, config.grid())?;
+        }
+    }
+    Ok(state)
+}
+
+#[export_module]
+mod functions {
+    /// A UperNet (Xiao et al. 2018) for `classes` classes, an array of names or a number, on a copy of `encoder`'s vision
+    /// transformer: a masked autoencoder, a vision transformer, or another UperNet. Every R is folded into its weight; the
+    /// encoder itself stays as it is.
+    ///
+    /// Options: `image_size` (the encoder's; positions are interpolated), `channels` (512, the head's width), `taps` (four
+    /// blocks, `[3, 5, 7, 11]` of 12), `pool_scales` (`[1, 2, 3, 6]`), `aux_channels` (256), `aux_weight` (0.4; 0 leaves the
+    /// auxiliary head out), `dropout` (0.1), `drop_path` (0, stochastic depth), `class_weights` (an array, of the loss).
+    #[rhai_fn(return_raw)]
+    pub fn upernet(
+        ctx: NativeCallContext,
+        encoder: ModelHandle,
+        classes: Dynamic,
+        options: Map,
+    ) -> ScriptResult<ModelHandle> {
+        let mut options = OptionMap::new(&ctx, "models::upernet", options);
+        let classes = super::class_names(&ctx, &classes)?.len() as i64;
+        let usual = UpernetConfig::new(super::tuned_config(&ctx, &encoder, &mut options)?, classes);
+        let mut whole = |key: &'static str, usual: Vec<i64>| -> ScriptResult<Vec<i64>> {
+            options.get::<Dynamic>(key)?.map_or(Ok(usual), |given| convert::ints(&ctx, key, &given))
+        };
+        let (taps, pool_scales) = (whole("taps", usual.taps)?, whole("pool_scales", usual.pool_scales)?);
+        let config = UpernetConfig {
+            taps,
+            pool_scales,
+            channels: options.or("channels", usual.channels)?,
+            aux_channels: options.or("aux_channels", usual.aux_channels)?,
+            aux_weight: options.or("aux_weight", usual.aux_weight)?,
+            dropout: options.or("dropout", usual.dropout)?,
+            encoder: usual.encoder,
+            classes,
+        };
+        let weights = options.get::<Dynamic>("class_weights")?;
+        options.finish()?;
+        config.check().map_err(|err| script_error(&ctx, err))?;
+        let joined = config.encoder.embed_dim + config.pool_scales.len() as i64 * config.channels;
+        size::check(&ctx, &[config.channels, joined.max(4 * config.channels), 9], Kind::Float)?;
+        let session = Session::of(&ctx);
+        let device = session.options.device;
+        let weights = weights.map(|given| super::class_weights(&ctx, &given, classes, device)).transpose()?;
+        let model = Upernet::new(&config, session.seed(), Kind::Float, device).and_then(|model| {
+            model.registry().load_part("encoder.", &super::encoder_state(&encoder, &config.encoder)?)?;
+            Ok(model)
+        });
+        let model = model.map_err(|err| script_error(&ctx, err))?;
+        let registry = Rc::clone(model.registry());
+        Ok(ModelHandle::new(Network::Upernet(Box::new(model), weights), registry))
+    }
+
+    /// An empty confusion matrix for `classes`, an array of names or a number: `scores.add(batch, model.predict(batch))`.
+    #[rhai_fn(return_raw)]
+    pub fn scores(ctx: NativeCallContext, classes: Dynamic) -> ScriptResult<ScoresHandle> {
+        let names = super::class_names(&ctx, &classes)?;
+        if !(1..=4096).contains(&names.len()) {
+            return Err(script_error(&ctx, format!("classes: expected 1 to 4096, got {}", names.len())));
+        }
+        let confusion = Rc::new(RefCell::new(Confusion::new(names.len())));
+        Ok(ScoresHandle { names: names.into(), confusion })
+    }
+}
+
+fn class_weights(ctx: &NativeCallContext, given: &Dynamic, classes: i64, device: tch::Device) -> ScriptResult<Tensor> {
+    let fail = || script_error(ctx, format!("class_weights: expected {classes} numbers, 0 or more, one per class"));
+    let given = given.read_lock::<Array>().ok_or_else(fail)?;
+    let weights: Option<Vec<f32>> =
+        given.iter().map(|weight| crate::host::options::number(weight).map(|weight| weight as f32)).collect();
+    let weights = weights.filter(|weights| weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0));
+    let weights = weights.filter(|weights| weights.len() as i64 == classes).ok_or_else(fail)?;
+    let tensor = Tensor::f_from_slice(&weights).and_then(|weights| weights.f_to_device(device));
+    tensor.map_err(|err| script_error(ctx, err))
+}
+
+fn prediction(ctx: &NativeCallContext, model: &ModelHandle, batch: &BatchHandle, options: Map) -> ScriptResult<Tensor> {
+    let mut options = OptionMap::new(ctx, "predict", options);
+    let usual = Prediction::default();
+    let how = Prediction {
+        window: options.get::<ImageSize>("window")?.map(|ImageSize(height, width)| (height, width)),
+        overlap: options.or("overlap", usual.overlap)?,
+        flip: options.or("flip", usual.flip)?,
+        size: match options.get::<ImageSize>("size")? {
+            Some(ImageSize(height, width)) => Some((height, width)),
+            None => batch.own_size,
+        },
+    };
+    options.finish()?;
+    let images = batch.images.tensor();
+    let made = match model.network() {
+        Network::Upernet(upernet, _) => upernet.predict(images, &how),
+        Network::Classifier(classifier, _) => {
+            tch::no_grad(|| Ok(classifier.logits(images, crate::nn::Pass::EVALUATE)?.f_argmax(1, false)?))
+        }
+        _ => {
+            let message = "predict: only a UperNet (models::upernet) or a classifier (models::classifier) has it";
+            return Err(script_error(ctx, message));
+        }
+    };
+    made.map_err(|err| script_error(ctx, err))
+}
+
+fn optional(figure: Option<f64>) -> Dynamic {
+    figure.map_or(Dynamic::UNIT, Dynamic::from)
+}
+
+#[export_module]
+mod methods {
+    /// The likeliest class of every pixel, `[N, H, W]` int64, at the size of the annotation or, without one, of the original
+    /// image; of a classifier, of every image, `[N]`.
+    ///
+    /// Options: `window` (pixels, or `[height, width]`: labels are made window by window, in memory bounded by it),
+    /// `overlap` (1/3 of a window), `flip` (false: averages with the mirrored image), `size` (`[height, width]` of the labels).
+    #[rhai_fn(name = "predict", return_raw, pure)]
+    pub fn predict_with(
+        ctx: NativeCallContext,
+        model: &mut ModelHandle,
+        batch: BatchHandle,
+        options: Map,
+    ) -> ScriptResult<TensorHandle> {
+        Ok(super::prediction(&ctx, model, &batch, options)?.into())
+    }
+
+    /// The same for whole images at once.
+    #[rhai_fn(return_raw, pure)]
+    pub fn predict(ctx: NativeCallContext, model: &mut ModelHandle, batch: BatchHandle) -> ScriptResult<TensorHandle> {
+        Ok(super::prediction(&ctx, model, &batch, Map::new())?.into())
+    }
+
+    /// Adds the labeled pixels of a batch.
+    #[rhai_fn(return_raw, pure)]
+    pub fn add(
+        ctx: NativeCallContext,
+        scores: &mut ScoresHandle,
+        batch: BatchHandle,
+        prediction: TensorHandle,
+    ) -> ScriptResult<()> {
+        let masks = masks(&ctx, "add", &batch)?;
+        let mut confusion = scores.confusion.borrow_mut();
+        segmentation::add(&mut confusion, masks.tensor(), prediction.tensor()).map_err(|err| script_error(&ctx, err))
+    }
+
+    /// Adds counts of pixels by (annotation, prediction), row by row, as `intensity_baseline` gives them.
+    #[rhai_fn(name = "add", return_raw, pure)]
+    pub fn add_counts(ctx: NativeCallContext, scores: &mut ScoresHandle, counts: Array) -> ScriptResult<()> {
+        let whole: Result<Vec<u64>, _> = counts.iter().map(|count| count.as_int().map(|n| n.max(0) as u64)).collect();
+        let whole = whole.map_err(|got| script_error(&ctx, format!("counts: expected whole numbers, got {got}")))?;
+        let classes = scores.names.len();
+        if !scores.confusion.borrow_mut().add(whole.into_iter()) {
+            let message = format!("counts: expected {classes} x {classes} numbers, got {}", counts.len());
+            return Err(script_error(&ctx, message));
+        }
+        Ok(())
+    }
+
+    /// Mean over classes of intersection over union; a class neither annotated nor predicted is left out. `()` without pixels.
+    #[rhai_fn(get = "miou", pure)]
+    pub fn miou(scores: &mut ScoresHandle) -> Dynamic {
+        super::optional(scores.confusion.borrow().miou())
+    }
+
+    /// Share of labeled pixels that are right; `()` without pixels.
+    #[rhai_fn(get = "pixel_accuracy", pure)]
+    pub fn pixel_accuracy(scores: &mut ScoresHandle) -> Dynamic {
+        super::optional(scores.confusion.borrow().pixel_accuracy())
+    }
+
+    /// Mean over annotated classes of the share of their pixels that are found; `()` without pixels.
+    #[rhai_fn(get = "mean_accuracy", pure)]
+    pub fn mean_accuracy(scores: &mut ScoresHandle) -> Dynamic {
+        super::optional(scores.confusion.borrow().mean_accuracy())
+    }
+
+    /// Intersection over union by name of class; `()` for a class neither annotated nor predicted.
+    #[rhai_fn(get = "iou", pure)]
+    pub fn iou(scores: &mut ScoresHandle) -> Map {
+        let confusion = scores.confusion.borrow();
+        let of =
+            |(class, name): (usize, &ImmutableString)| (name.as_str().into(), super::optional(confusion.iou(class)));
+        scores.names.iter().enumerate().map(of).collect()
+    }
+
+    /// Pixels by (annotation, prediction): an array with a row per annotated class.
+    #[rhai_fn(get = "confusion", pure)]
+    pub fn confusion(scores: &mut ScoresHandle) -> Array {
+        let confusion = scores.confusion.borrow();
+        let classes = 0..confusion.classes();
+        let row = |annotation| -> Array {
+            classes.clone().map(|prediction| Dynamic::from(confusion.count(annotation, prediction) as INT)).collect()
+        };
+        classes.clone().map(|annotation| Dynamic::from(row(annotation))).collect()
+    }
+
+    /// Labeled pixels so far.
+    #[rhai_fn(get = "pixels", pure)]
+    pub fn pixels(scores: &mut ScoresHandle) -> INT {
+        scores.confusion.borrow().total() as INT
+    }
+
+    /// A table: IoU, accuracy and share of pixels of each class, and the means.
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn table(scores: &mut ScoresHandle) -> String {
+        let confusion = scores.confusion.borrow();
+        let percent = |figure: Option<f64>| match figure {
+            Some(figure) => format!("{:6.2}", 100.0 * figure),
+            None => "     –".to_owned(),
+        };
+        let width = scores.names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(14);
+        let mut text = format!("{:width$}  IoU %   accuracy %  pixels %\n", "class");
+        for (class, name) in scores.names.iter().enumerate() {
+            let share =
+                (confusion.total() > 0).then(|| confusion.annotated(class) as FLOAT / confusion.total() as FLOAT);
+            let (iou, accuracy) = (percent(confusion.iou(class)), percent(confusion.accuracy(class)));
+            text.push_str(&format!("{name:width$}  {iou}  {accuracy}      {}\n", percent(share)));
+        }
+        let (miou, accuracy) = (percent(confusion.miou()), percent(confusion.mean_accuracy()));
+        text.push_str(&format!("{:width$}  {miou}  {accuracy}\n", "mean"));
+        text.push_str(&format!("{:width$}          {}", "pixel accuracy", percent(confusion.pixel_accuracy())));
+        text
+    }
+
+    /// A picture with each image, its annotation if it has one, and the prediction laid over it in the classes' colors.
+    #[rhai_fn(return_raw)]
+    pub fn overlay(
+        ctx: NativeCallContext,
+        batch: BatchHandle,
+        prediction: TensorHandle,
+    ) -> ScriptResult<PictureHandle> {
+        let normalization = (&batch.normalization.mean[..], &batch.normalization.std[..]);
+        let mut maps: Vec<&Tensor> = batch.masks.iter().map(TensorHandle::tensor).collect();
+        maps.push(prediction.tensor());
+        let picture = Picture::segmentation(batch.images.tensor(), &maps, &batch.colors, normalization);
+        Ok(PictureHandle(Rc::new(picture.map_err(|err| script_error(&ctx, err))?)))
+    }
+}

@@ -8,7 +8,7 @@ use super::errors::Failure;
 use super::say::{print_line, say};
 use super::weights::open;
 use super::{Outcome, on_script_thread, quiet_panics, report};
-use crate::nn::{Architecture, ClassifierConfig, Exported, Format, Hints, Pool, UpernetConfig, VitConfig, layouts};
+use crate::nn::{Architecture, Exported, Format, Hints, Pool, VitConfig, layouts};
 use crate::train::checkpoint::{replace_file, write_described};
 use crate::train::error::At;
 use crate::train::weights;
@@ -132,10 +132,8 @@ fn describe(architecture: &Architecture) -> String {
             let (width, depth, heads) = (config.decoder_embed_dim, config.decoder_depth, config.decoder_num_heads);
             format!("; decoder {width} wide, {depth} blocks, {heads} heads")
         }
-        Architecture::Upernet(UpernetConfig { classes, .. })
-        | Architecture::Classifier(ClassifierConfig { classes, .. }) => {
-            format!("; {classes} classes")
-        }
+        Architecture::Upernet(config) => format!("; {} classes", config.classes),
+        Architecture::Classifier(config) => format!("; {} classes", config.classes),
     };
     format!(
         "{}, {} wide, {} blocks, {} heads; images of {height} x {width} pixels, {} channels, patches of {}{rest}",
@@ -177,22 +175,19 @@ fn python(out: &Path, exported: &Exported) -> String {
                 if config.norm_pix { "True" } else { "False" },
             )
         }
+        (Architecture::Classifier(config), _) => {
+            let pool = if config.pool == Pool::Mean { ", global_pool=\"avg\"" } else { "" };
+            timm(&config.encoder, config.classes, pool, &file)
+        }
         (Architecture::Vit(config), _) => {
             let with_norm = exported.state.iter().any(|(name, _)| name == "norm.weight");
-            timm(config, with_norm, 0, &file)
-        }
-        (Architecture::Classifier(config), _) => {
-            let line = timm(&config.encoder, true, config.classes, &file);
-            match config.pool {
-                Pool::Mean => line.replace(", num_classes", ", global_pool=\"avg\", num_classes"),
-                Pool::Class => line,
-            }
+            timm(config, 0, if with_norm { "" } else { ", final_norm=False" }, &file)
         }
     }
 }
 
 /// timm's model of the nearest size, with what differs.
-fn timm(config: &VitConfig, with_norm: bool, classes: i64, file: &str) -> String {
+fn timm(config: &VitConfig, classes: i64, more: &str, file: &str) -> String {
     let (name, usual) = match config.embed_dim {
         192 => ("vit_tiny_patch16_224", (192, 12, 3, 16)),
         384 => ("vit_small_patch16_224", (384, 12, 6, 16)),
@@ -218,10 +213,7 @@ fn timm(config: &VitConfig, with_norm: bool, classes: i64, file: &str) -> String
     if config.mlp_ratio != 4.0 {
         line.push_str(&format!(", mlp_ratio={}", config.mlp_ratio));
     }
-    if !with_norm {
-        line.push_str(", final_norm=False");
-    }
-    line + ")"
+    line + more + ")"
 }
 
 fn side(config: &VitConfig) -> String {

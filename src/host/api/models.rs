@@ -110,11 +110,11 @@ impl ModelHandle {
 pub fn register(engine: &mut Engine) {
     engine.register_type_with_name::<ModelHandle>("Model");
     engine.register_type_with_name::<PictureHandle>("Picture");
-    let mut models = exported_module!(functions);
-    segmentation::register(engine, &mut models);
-    classification::register(engine, &mut models);
-    combine_with_exported_module!(&mut models, "weights", super::weights::functions);
-    engine.register_static_module("models", models.into());
+    let mut functions = exported_module!(functions);
+    segmentation::register(engine, &mut functions);
+    classification::register(engine, &mut functions);
+    combine_with_exported_module!(&mut functions, "weights", super::weights::functions);
+    engine.register_static_module("models", functions.into());
     engine.register_global_module(exported_module!(methods).into());
 }
 

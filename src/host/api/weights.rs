@@ -27,6 +27,7 @@ fn hints(options: &mut OptionMap) -> ScriptResult<Hints> {
         decoder_num_heads: options.get("decoder_num_heads")?,
         mask_ratio: options.get("mask_ratio")?,
         norm_pix: options.get("norm_pix")?,
+        head: options.or("head", false)?,
         ..Hints::default()
     })
 }
@@ -146,7 +147,7 @@ fn resized(opened: &mut Opened, own: &Architecture) -> Result<Vec<String>, Failu
 #[export_module]
 pub mod functions {
     /// A model out of a file: a run directory (its checkpoint `best`, else `last`), a checkpoint's folder, or safetensors of a
-    /// checkpoint, of timm's vision transformers, of the MAE release, or of Hugging Face's ViTMAE. An R is folded into its weight.
+    /// checkpoint, of timm's vision transformers, of the MAE release, or of Hugging Face's ViTMAE and UperNet. An R is folded into its weight.
     ///
     /// Errors: a tensor that is missing, unexpected, or of another shape; both shapes are named.
     #[rhai_fn(return_raw)]
@@ -155,7 +156,8 @@ pub mod functions {
     }
 
     /// The same. Options: `num_heads`, `decoder_num_heads`, `mask_ratio`, `norm_pix`, where the file does not say them;
-    /// `image_size` (pixels, or `[height, width]`): positions are interpolated; `channels`: the patch embedding is adapted.
+    /// `image_size` (pixels, or `[height, width]`): positions are interpolated; `channels`: the patch embedding is adapted;
+    /// `head` (false): a classifier with its head, not the vision transformer alone.
     #[rhai_fn(name = "load", return_raw)]
     pub fn load_with(ctx: NativeCallContext, path: ImmutableString, options: Map) -> ScriptResult<ModelHandle> {
         load_model(&ctx, &path, options)

@@ -126,6 +126,6 @@ pub(super) fn config(model: &UpernetConfig) -> Value {
         "model_type": "upernet",
         "pool_scales": model.pool_scales,
         "torch_dtype": "float32",
-        "use_auxiliary_head": true,
+        "use_auxiliary_head": model.aux_weight > 0.0,
     })
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::Layout;
 use crate::nn::architecture::Architecture;
+use crate::nn::classifier::{ClassifierConfig, Pool};
 use crate::nn::mae::MaeConfig;
 use crate::nn::upernet::UpernetConfig;
 use crate::nn::vit::VitConfig;
@@ -30,6 +31,8 @@ pub struct Hints {
     pub norm_pix: Option<bool>,
     /// Size that the file's positions are for, where they are not square.
     pub image_size: Option<(i64, i64)>,
+    /// Whether a classifier's head is wanted too; else it is left out.
+    pub head: bool,
 }
 
 /// Reads shapes and `config.json`; names are ours with `encoder.`.
@@ -50,19 +53,25 @@ pub(super) fn architecture(
     let mut reader = Reader { layout, shapes, hints, notes: Vec::new() };
     let is_upernet = has("decode_head.");
     let is_mae = has("decoder_embed.");
+    let is_classifier = has("head.");
     let said = hints.architecture.as_ref().filter(|said| match said {
         Architecture::Upernet(_) => is_upernet,
         Architecture::Mae(_) => is_mae,
-        Architecture::Classifier(_) => has("head."),
-        Architecture::Vit(_) => !is_mae && !is_upernet && !has("head."),
+        Architecture::Classifier(_) => is_classifier,
+        Architecture::Vit(_) => !is_mae && !is_upernet && !is_classifier,
     });
     let mut architecture = match said {
         Some(said) => said.clone(),
         None => {
             let encoder = reader.encoder()?;
-            match (is_upernet, is_mae) {
-                (true, _) => Architecture::Upernet(reader.upernet(encoder)?),
-                (_, true) => Architecture::Mae(reader.mae(encoder)?),
+            match (is_upernet, is_mae, is_classifier) {
+                (true, ..) => Architecture::Upernet(reader.upernet(encoder)?),
+                (_, true, _) => Architecture::Mae(reader.mae(encoder)?),
+                (.., true) => Architecture::Classifier(ClassifierConfig {
+                    encoder,
+                    classes: reader.shape("head.weight", 2)?[0],
+                    pool: if has("fc_norm.") { Pool::Mean } else { Pool::Class },
+                }),
                 _ => Architecture::Vit(encoder),
             }
         }
@@ -87,11 +96,14 @@ fn check_rest(architecture: &Architecture) -> NnResult<()> {
         Architecture::Mae(config) => {
             &[("decoder_depth", config.decoder_depth), ("decoder_embed_dim", config.decoder_embed_dim)]
         }
-        Architecture::Upernet(config) => return config.check(),
+        Architecture::Upernet(config) => {
+            config.check()?;
+            &[]
+        }
         Architecture::Classifier(config) => &[("classes", config.classes)],
     };
-    match numbers.iter().find(|(_, number)| !(1..=65_536).contains(number)) {
-        Some((name, number)) => Err(NnError::Config(format!("{name}: expected 1 to 65536, got {number}"))),
+    match numbers.iter().find(|(_, number)| !(1..=1_000_000).contains(number)) {
+        Some((name, number)) => Err(NnError::Config(format!("{name}: expected 1 to 1000000, got {number}"))),
         None => Ok(()),
     }
 }
@@ -213,36 +225,31 @@ impl Reader<'_> {
             let message = format!("pool_scales: the file has {scales} of them, expected those of {pool_scales:?}");
             return Err(NnError::Config(message));
         }
+        let auxiliary = self.shapes.get("auxiliary_head.classifier.weight").and_then(|shape| shape.get(1)).copied();
+        let weight = config.and_then(|config| config["auxiliary_loss_weight"].as_f64());
+        let usual = UpernetConfig::new(encoder, classes);
         Ok(UpernetConfig {
-            taps: self.taps(encoder.depth)?,
-            classes,
+            taps: self.taps(&usual.taps),
             channels,
-            aux_channels: self.shape("auxiliary_head.classifier.weight", 4)?[1],
-            aux_weight: config.and_then(|config| config["auxiliary_loss_weight"].as_f64()).unwrap_or(0.4),
-            dropout: 0.1,
+            aux_channels: auxiliary.unwrap_or(usual.aux_channels),
+            aux_weight: if auxiliary.is_some() { weight.unwrap_or(usual.aux_weight) } else { 0.0 },
             pool_scales,
-            encoder,
+            ..usual
         })
     }
 
     /// Blocks that the head sees: their stage k is what our block k - 1 puts out.
-    fn taps(&mut self, depth: i64) -> NnResult<Vec<i64>> {
+    fn taps(&mut self, usual: &[i64]) -> Vec<i64> {
         let named = |value: &Value| -> Option<Vec<i64>> {
             let stage = |name: &Value| name.as_str()?.strip_prefix("stage")?.parse::<i64>().ok();
             value.as_array()?.iter().map(stage).collect()
         };
         let stages = self.config("out_features").and_then(named).or(self.config("out_indices").and_then(integers));
         if let Some(stages) = stages {
-            return Ok(stages.into_iter().map(|stage| stage - 1).collect());
+            return stages.into_iter().map(|stage| stage - 1).collect();
         }
-        if depth % 4 != 0 {
-            return Err(NnError::Config(
-                "taps: only config.json beside the file says which blocks the head sees".into(),
-            ));
-        }
-        let taps: Vec<i64> = if depth == 12 { vec![3, 5, 7, 11] } else { (1..=4).map(|i| i * depth / 4 - 1).collect() };
-        self.notes.push(format!("taps: {taps:?}; the file does not say"));
-        Ok(taps)
+        self.notes.push(format!("taps: {usual:?}; the file does not say, a config.json beside it would"));
+        usual.to_vec()
     }
 }
 

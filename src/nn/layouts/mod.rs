@@ -62,7 +62,7 @@ enum Place {
 pub struct Imported {
     pub architecture: Architecture,
     pub state: State,
-    /// Their tensors that none of ours stands for: heads.
+    /// Their tensors that were not asked for: heads.
     pub left_out: Vec<String>,
     /// What was guessed, for the person to hear.
     pub notes: Vec<String>,
@@ -76,7 +76,8 @@ impl Imported {
         let norm_after_pooling = self.left_out.iter().any(|name| name.starts_with("fc_norm."));
         match self.missing.first() {
             Some(name) if norm_after_pooling && name == "norm.weight" => Err(NnError::Config(format!(
-                "{name}: not in the checkpoint, which norms after pooling (fc_norm); `init` takes the rest of such a file"
+                "{name}: not in the checkpoint, which norms after pooling (fc_norm); head: true loads it as a classifier, and \
+                 `init` takes the rest of it"
             ))),
             Some(name) => Err(NnError::Missing { name: name.clone() }),
             None => Ok(()),
@@ -139,8 +140,7 @@ impl Layout {
     fn theirs(self, ours: &str) -> Option<Vec<String>> {
         match self {
             Self::Own => Some(vec![ours.to_owned()]),
-            Self::Timm if is_head(ours) => Some(vec![ours.to_owned()]),
-            Self::Timm => release::theirs(ours).filter(|_| ours.starts_with(ENCODER)),
+            Self::Timm => release::theirs(ours).filter(|_| ours.starts_with(ENCODER) || release::is_head(ours)),
             Self::Mae => release::theirs(ours),
             Self::HfMae => hf_mae::theirs(ours),
             Self::HfUpernet => hf_upernet::theirs(ours),
@@ -155,11 +155,6 @@ fn full(architecture: &Architecture, name: &str) -> String {
     if architecture.prefix().is_empty() { format!("{ENCODER}{name}") } else { name.to_owned() }
 }
 
-/// Tensors of heads that are left out: they belong to another task.
-fn is_head(name: &str) -> bool {
-    ["head.", "fc_norm."].iter().any(|prefix| name.starts_with(prefix))
-}
-
 /// R in one of its forms, which only checkpoints of ours have.
 fn weight_of_r(name: &str) -> Option<String> {
     let (layer, last) = name.rsplit_once('.')?;
@@ -171,11 +166,13 @@ fn weight_of_r(name: &str) -> Option<String> {
 /// Errors: the first tensor that is of another shape than the rest makes it, or that no model of ours has; both name it as
 /// the file does. What is missing is an error of [`Imported::complete`] only.
 pub fn import(layout: Layout, state: &[(String, Tensor)], hints: &Hints) -> NnResult<Imported> {
+    let said_classifier = matches!(hints.architecture, Some(Architecture::Classifier(_)));
+    let with_head = layout == Layout::Own || hints.head || said_classifier;
     let (mut places, mut left_out) = (Vec::new(), Vec::new());
     for (theirs, tensor) in state {
         match layout.ours(theirs) {
             _ if theirs.ends_with(".num_batches_tracked") => {}
-            _ if layout != Layout::Own && is_head(theirs) => left_out.push(theirs.clone()),
+            _ if !with_head && release::is_head(theirs) => left_out.push(theirs.clone()),
             Some(place) => places.push((theirs, place, tensor)),
             None => return Err(NnError::Unexpected { name: theirs.clone() }),
         }
@@ -270,10 +267,9 @@ pub fn export(format: Format, architecture: &Architecture, state: &[(String, Ten
         (Format::Mae, Architecture::Mae(_)) => Layout::Mae,
         (Format::Hf, Architecture::Mae(_)) => Layout::HfMae,
         (Format::Hf, Architecture::Upernet(_)) => Layout::HfUpernet,
-        (Format::Mae | Format::Hf, Architecture::Vit(_) | Architecture::Classifier(_)) => {
-            return refuse("can be exported as timm only");
-        }
+        (Format::Mae | Format::Hf, Architecture::Vit(_)) => return refuse("can be exported as timm only"),
         (Format::Mae, Architecture::Upernet(_)) => return refuse("can be exported as hf, and its encoder as timm"),
+        (Format::Mae | Format::Hf, Architecture::Classifier(_)) => return refuse("can be exported as timm only"),
     };
     let (height, width) = architecture.encoder().image_size;
     if format == Format::Hf && height != width {

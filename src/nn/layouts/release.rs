@@ -12,13 +12,22 @@ fn is_decoder(name: &str) -> bool {
     DECODER.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// What timm's classifiers add, and fine-tuned weights of the MAE release.
+pub(super) fn is_head(name: &str) -> bool {
+    ["head.", "fc_norm."].iter().any(|prefix| name.starts_with(prefix))
+}
+
 pub(super) fn ours(theirs: &str) -> Option<Place> {
-    Some(Place::Whole(if is_decoder(theirs) { theirs.to_owned() } else { format!("{ENCODER}{theirs}") }))
+    Some(Place::Whole(if is_decoder(theirs) || is_head(theirs) {
+        theirs.to_owned()
+    } else {
+        format!("{ENCODER}{theirs}")
+    }))
 }
 
 pub(super) fn theirs(ours: &str) -> Option<Vec<String>> {
     match ours.strip_prefix(ENCODER) {
         Some(name) => Some(vec![name.to_owned()]),
-        None => is_decoder(ours).then(|| vec![ours.to_owned()]),
+        None => (is_decoder(ours) || is_head(ours)).then(|| vec![ours.to_owned()]),
     }
 }

@@ -66,16 +66,7 @@ fn published_sizes_have_the_names_and_shapes_of_timm_and_hugging_face() {
     });
     assert_eq!(theirs(Layout::HfMae, &mae), listed["vit_mae_base"]);
     assert_eq!(theirs(Layout::Timm, &mae), listed["vit_base_patch16_224"]);
-    let upernet = Architecture::Upernet(UpernetConfig {
-        encoder: sized(768, 12, 12, 16, 512),
-        classes: 150,
-        taps: vec![3, 5, 7, 11],
-        channels: 512,
-        aux_channels: 256,
-        aux_weight: 0.4,
-        dropout: 0.1,
-        pool_scales: vec![1, 2, 3, 6],
-    });
+    let upernet = Architecture::Upernet(UpernetConfig::new(sized(768, 12, 12, 16, 512), 150));
     assert_eq!(theirs(Layout::HfUpernet, &upernet), listed["upernet_base"]);
 }
 

@@ -4,8 +4,10 @@
 pub const MODULES: &[(&str, &str)] = &[
     ("check", include_str!("../../stdlib/check.rhai")),
     ("dbp", include_str!("../../stdlib/dbp.rhai")),
-    ("segment", include_str!("../../stdlib/segment.rhai")),
+    ("classify", include_str!("../../stdlib/classify.rhai")),
     ("mae", include_str!("../../stdlib/mae.rhai")),
+    ("probe", include_str!("../../stdlib/probe.rhai")),
+    ("segment", include_str!("../../stdlib/segment.rhai")),
 ];
 
 /// The text of `std/{name}`.

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use super::errors::Failure;
-use crate::nn::{Architecture, Hints, Imported, Layout, NnError, NnResult, layouts};
+use crate::nn::{Architecture, Hints, Imported, Layout, NnError, NnResult, TrainedOn, layouts};
 use crate::train::weights;
 
 /// The weights of a file, in our names.
 pub struct Opened {
     pub imported: Imported,
+    pub trained_on: Option<TrainedOn>,
     /// Heads of the encoder, if the file or its `config.json` says them.
     said_heads: Option<i64>,
     /// The file and its layout, for messages.
@@ -39,7 +40,7 @@ pub fn open(path: &Path, checkpoint: Option<&str>, hints: Hints) -> Result<Opene
     let said_heads = read.architecture.as_ref().map(|said| said.encoder().num_heads).or_else(of_config);
     let hints = Hints { architecture: read.architecture, config: read.config, ..hints };
     let imported = layouts::import(layout, &read.state, &hints).map_err(|err| with_file(&what, err))?;
-    Ok(Opened { imported, said_heads, what })
+    Ok(Opened { imported, trained_on: read.trained_on, said_heads, what })
 }
 
 impl Opened {

@@ -23,6 +23,17 @@ pub enum Architecture {
     Classifier(ClassifierConfig),
 }
 
+/// What a model was trained on, as far as its use depends on it: a file that says it needs nothing beside it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrainedOn {
+    /// Of the pixels in [0, 1], by channel: what images are normalized with.
+    pub mean: Vec<f32>,
+    pub std: Vec<f32>,
+    /// Names of the classes, in the order of their labels; empty where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+}
+
 /// A model that was built from its architecture.
 pub enum Built {
     Vit(Box<Vit>),

@@ -35,7 +35,7 @@ mod up_conv;
 pub mod upernet;
 pub mod vit;
 
-pub use architecture::{Architecture, Built};
+pub use architecture::{Architecture, Built, TrainedOn};
 pub use auto::{AutoConfig, Candidate};
 pub use classifier::{Classifier, ClassifierConfig, Pool};
 pub use conv::{Conv2d, Conv2dConfig};

@@ -409,7 +409,8 @@ impl Run {
             line: self.line.clone(),
             skipped: self.skipped.clone(),
         };
-        let metadata = model.architecture().map(|architecture| weights::metadata(&architecture));
+        let trained_on = model.trained_on();
+        let metadata = model.architecture().map(|said| weights::metadata(&said, trained_on.as_ref()));
         let slot = Slot::new(&self.setup.dir.join("checkpoints"), name).describing(metadata);
         slot.save(&model.state(), &self.setup.optimizer.state(), &state).map_err(|err| match err {
             TrainError::Diverged(what) => TrainError::Diverged(format!("{what} at step {}", self.step)),

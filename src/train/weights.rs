@@ -1,8 +1,8 @@
 //! Weights of a model wherever they lie: in a run directory, a checkpoint, an export, or a safetensors file of somebody
 //! else's. Only reads what is there: the run may still be going on.
 //!
-//! Our own files say what model they hold: JSON of an [`Architecture`] under `dbp_host` in the safetensors metadata. Hugging
-//! Face says it in a `config.json` beside the file.
+//! Our own files say what model they hold: JSON of an [`Architecture`] under `dbp_host` in the safetensors metadata, with a
+//! [`TrainedOn`] as its `trained_on`. Hugging Face says it in a `config.json` beside the file.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,9 +13,10 @@ use serde_json::Value;
 use super::checkpoint::{State, read_described};
 use super::error::At;
 use super::{TrainError, TrainResult};
-use crate::nn::Architecture;
+use crate::nn::{Architecture, TrainedOn};
 
 const KEY: &str = "dbp_host";
+const TRAINED_ON: &str = "trained_on";
 const MODEL: &str = "model.safetensors";
 
 /// Tensors with what is known of their model.
@@ -23,18 +24,23 @@ pub struct Weights {
     pub path: PathBuf,
     pub state: State,
     pub architecture: Option<Architecture>,
+    pub trained_on: Option<TrainedOn>,
     /// Hugging Face's `config.json` beside the file.
     pub config: Option<Value>,
 }
 
 /// Metadata that says what model a file holds. One key alone: the order of several would differ from file to file.
-pub fn metadata(architecture: &Architecture) -> HashMap<String, String> {
-    HashMap::from([(KEY.to_owned(), serde_json::to_string(architecture).unwrap_or_default())])
+pub fn metadata(architecture: &Architecture, trained_on: Option<&TrainedOn>) -> HashMap<String, String> {
+    let mut said = serde_json::to_value(architecture).unwrap_or_default();
+    if let (Some(trained_on), Some(said)) = (trained_on, said.as_object_mut()) {
+        said.insert(TRAINED_ON.to_owned(), serde_json::to_value(trained_on).unwrap_or_default());
+    }
+    HashMap::from([(KEY.to_owned(), said.to_string())])
 }
 
 /// The same for a file that others are to read: Hugging Face's loader insists on a `format`.
-pub fn metadata_of_export(architecture: &Architecture) -> HashMap<String, String> {
-    let mut metadata = metadata(architecture);
+pub fn metadata_of_export(architecture: &Architecture, trained_on: Option<&TrainedOn>) -> HashMap<String, String> {
+    let mut metadata = metadata(architecture, trained_on);
     metadata.insert("format".to_owned(), "pt".to_owned());
     metadata
 }
@@ -90,11 +96,11 @@ pub fn read(path: &Path) -> TrainResult<Weights> {
         ));
     }
     let (state, metadata) = read_described(path)?;
-    let architecture = match metadata.get(KEY) {
-        None => None,
-        Some(text) => Some(serde_json::from_str(text).map_err(|err| {
+    let (architecture, trained_on) = match metadata.get(KEY) {
+        None => (None, None),
+        Some(text) => said(text).map_err(|err| {
             TrainError::broken(path, format!("what it says of its model is not understood ({err}): {text}"))
-        })?),
+        })?,
     };
     let beside = path.with_file_name("config.json");
     let config = match fs::read(&beside) {
@@ -102,7 +108,13 @@ pub fn read(path: &Path) -> TrainResult<Weights> {
         Ok(text) => serde_json::from_slice::<Value>(&text).ok().filter(|config| config["model_type"].is_string()),
         Err(_) => None,
     };
-    Ok(Weights { path: path.to_owned(), state, architecture, config })
+    Ok(Weights { path: path.to_owned(), state, architecture, trained_on, config })
+}
+
+fn said(text: &str) -> serde_json::Result<(Option<Architecture>, Option<TrainedOn>)> {
+    let mut said: Value = serde_json::from_str(text)?;
+    let trained_on = said.as_object_mut().and_then(|said| said.remove(TRAINED_ON));
+    Ok((Some(serde_json::from_value(said)?), trained_on.map(serde_json::from_value).transpose()?))
 }
 
 /// Whether a file is a zip or a pickle, the forms of `torch.save`.
@@ -146,8 +158,12 @@ mod tests {
             "depth": 2, "num_heads": 2}"#;
         let architecture: Architecture = serde_json::from_str(text).unwrap();
         let state = vec![("w".to_owned(), tch::Tensor::from_slice(&[1.0f32]))];
-        write_described(&path, &state, Some(metadata(&architecture))).unwrap();
-        assert_eq!(read(&path).unwrap().architecture, Some(architecture));
+        let trained_on = TrainedOn { mean: vec![0.5], std: vec![0.25], classes: vec!["wire".to_owned()] };
+        for trained_on in [None, Some(trained_on)] {
+            write_described(&path, &state, Some(metadata(&architecture, trained_on.as_ref()))).unwrap();
+            let read = read(&path).unwrap();
+            assert_eq!((read.architecture.as_ref(), &read.trained_on), (Some(&architecture), &trained_on));
+        }
         assert!(read(&path).unwrap().config.is_none());
         fs::write(path.with_file_name("config.json"), r#"{"model_type": "vit_mae"}"#).unwrap();
         assert_eq!(read(&path).unwrap().config.unwrap()["model_type"], "vit_mae");

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use rhai::plugin::*;
-use rhai::{Engine, FLOAT, INT, ImmutableString, Map, NativeCallContext};
+use rhai::{Array, Dynamic, Engine, FLOAT, INT, ImmutableString, Map, NativeCallContext};
 use tch::{Kind, Tensor};
 
 use super::data::BatchHandle;
@@ -225,6 +225,31 @@ mod methods {
     #[rhai_fn(get = "parameters", pure)]
     pub fn parameters(model: &mut ModelHandle) -> INT {
         model.registry().parameter_count()
+    }
+
+    /// What the pixels of its training images were normalized with, `#{ mean, std }`, for `data::batches`; `()` if nobody said.
+    #[rhai_fn(get = "normalization", pure)]
+    pub fn normalization(model: &mut ModelHandle) -> Dynamic {
+        let numbers = |values: Vec<f32>| -> Array { values.into_iter().map(|x| Dynamic::from(f64::from(x))).collect() };
+        model.registry().trained_on().map_or(Dynamic::UNIT, |said| {
+            Map::from([("mean".into(), numbers(said.mean).into()), ("std".into(), numbers(said.std).into())]).into()
+        })
+    }
+
+    /// The names of the classes it was trained on; empty if it has none.
+    #[rhai_fn(get = "classes", pure)]
+    pub fn classes(model: &mut ModelHandle) -> Array {
+        let names = model.registry().trained_on().map_or(Vec::new(), |said| said.classes);
+        names.into_iter().map(Dynamic::from).collect()
+    }
+
+    /// The side of the images it was made for, in pixels: a number, or `[height, width]`; `()` for a layer on its own.
+    #[rhai_fn(get = "image_size", pure)]
+    pub fn image_size(model: &mut ModelHandle) -> Dynamic {
+        model.encoder_config().map_or(Dynamic::UNIT, |config| match config.image_size {
+            (height, width) if height == width => height.into(),
+            (height, width) => Dynamic::from_array(vec![height.into(), width.into()]),
+        })
     }
 
     /// A parameter or R by its checkpoint name, as a copy: `model.tensor("encoder.blocks.0.attn.qkv.weight")`.

@@ -76,6 +76,7 @@ fn load_model(ctx: &NativeCallContext, path: &str, options: Map) -> ScriptResult
     let built = architecture.build(session.seed(), Kind::Float, session.options.device);
     let (built, registry) = opened.of_file(built).map_err(fail)?;
     opened.of_file(registry.load_state(&opened.imported.state)).map_err(fail)?;
+    registry.set_trained_on(opened.trained_on.clone());
     tell(&opened, &done);
     let network = match built {
         Built::Vit(vit) => Network::Vit(vit),

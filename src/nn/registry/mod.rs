@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
 
-use super::architecture::Architecture;
+use super::architecture::{Architecture, TrainedOn};
 use super::auto::{AutoConfig, Progress};
 use super::layer::Layer;
 use super::{NnError, NnResult};
@@ -57,6 +57,7 @@ pub struct Registry {
     lr_fraction: Cell<f64>,
     /// What model this is, for its files; `None` for a layer on its own.
     architecture: RefCell<Option<Architecture>>,
+    trained_on: RefCell<Option<TrainedOn>>,
 }
 
 impl Registry {
@@ -72,6 +73,7 @@ impl Registry {
             auto: RefCell::default(),
             lr_fraction: Cell::new(1.0),
             architecture: RefCell::default(),
+            trained_on: RefCell::default(),
         })
     }
 
@@ -122,6 +124,15 @@ impl Registry {
 
     pub fn architecture(&self) -> Option<Architecture> {
         self.architecture.borrow().clone()
+    }
+
+    /// What its images are normalized with, and its classes: a file of the model says it.
+    pub fn set_trained_on(&self, trained_on: Option<TrainedOn>) {
+        *self.trained_on.borrow_mut() = trained_on;
+    }
+
+    pub fn trained_on(&self) -> Option<TrainedOn> {
+        self.trained_on.borrow().clone()
     }
 
     /// Every layer that can be decorrelated.

@@ -19,6 +19,7 @@ use crate::host::progress::Progress;
 use crate::host::runs::{self, SharedRun};
 use crate::host::say::{print_line, say};
 use crate::host::session::Session;
+use crate::nn::TrainedOn;
 use crate::train::TrainError;
 use crate::train::checkpoint::replace_file;
 use crate::train::experiment::write_sources;
@@ -169,7 +170,11 @@ mod functions {
         let decorrelated: Vec<String> = registry.decorrelated().iter().map(|l| l.name().to_owned()).collect();
         record.insert("decorrelated".to_owned(), json!(decorrelated));
         record.insert("images".to_owned(), json!(loader.loader.dataset().len()));
-        record.insert("normalization".to_owned(), json!(loader.loader.normalization()));
+        let normalization = loader.loader.normalization();
+        record.insert("normalization".to_owned(), json!(normalization));
+        let classes = loader.loader.dataset().classes().map_or(Vec::new(), |table| table.names.clone());
+        let (mean, std) = (normalization.mean.clone(), normalization.std.clone());
+        registry.set_trained_on(Some(TrainedOn { mean, std, classes }));
 
         let mut datasets = vec![loader.loader.dataset().clone()];
         datasets.extend(val.as_ref().map(|val| val.loader.dataset().clone()));

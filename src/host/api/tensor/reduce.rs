@@ -3,7 +3,7 @@
 //! `keepdim` keeps reduced dimensions with size 1. Values only: where the greatest value stands is `argmax`'s answer.
 
 use rhai::plugin::*;
-use rhai::{Dynamic, Engine, INT, NativeCallContext};
+use rhai::{Dynamic, Engine, INT, Map, NativeCallContext};
 use tch::{Kind, TchError, Tensor};
 
 use super::{TensorHandle, elements, floating, guarded, made};
@@ -153,6 +153,16 @@ mod reductions {
     #[rhai_fn(return_raw)]
     pub fn argmax(ctx: NativeCallContext, x: TensorHandle, dim: INT, keepdim: bool) -> ScriptResult<TensorHandle> {
         made(&ctx, x.f_argmax(dim, keepdim))
+    }
+
+    /// The `count` greatest values along the last dimension, greatest first, and where they stand: `#{ values, indices }`.
+    #[rhai_fn(return_raw)]
+    pub fn topk(ctx: NativeCallContext, x: TensorHandle, count: INT) -> ScriptResult<Map> {
+        let last = x.tensor().size().last().copied().unwrap_or(0);
+        check_arg(&ctx, (1..=last).contains(&count), || format!("count: expected 1 to {last}, got {count}"))?;
+        let (values, indices) = x.tensor().f_topk(count, -1, true, true).map_err(|err| script_error(&ctx, err))?;
+        let tensor = |tensor: Tensor| Dynamic::from(TensorHandle::from(tensor));
+        Ok(Map::from([("values".into(), tensor(values)), ("indices".into(), tensor(indices))]))
     }
 
     /// Where the smallest value stands, counted through the flattened tensor.

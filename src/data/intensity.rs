@@ -8,34 +8,11 @@ use rayon::prelude::*;
 use super::classes::IGNORE;
 use super::dataset::Dataset;
 use super::error::DataError;
+use crate::confusion::Confusion;
 
 /// At most so many files of either part, evenly spaced.
 pub const FILES: usize = 200;
 const LEVELS: usize = 256;
-
-/// Counts of annotated against predicted classes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Confusion {
-    pub classes: usize,
-    /// `[classes, classes]`: rows are annotations, columns predictions.
-    pub counts: Vec<u64>,
-}
-
-impl Confusion {
-    /// Mean over the classes that occur, in annotation or prediction, of intersection over union.
-    pub fn mean_iou(&self) -> f64 {
-        let n = self.classes;
-        let iou = |k: usize| {
-            let hit = self.counts[k * n + k];
-            let annotated: u64 = self.counts[k * n..(k + 1) * n].iter().sum();
-            let predicted: u64 = (0..n).map(|row| self.counts[row * n + k]).sum();
-            let union = annotated + predicted - hit;
-            (union > 0).then(|| hit as f64 / union as f64)
-        };
-        let ious: Vec<f64> = (0..n).filter_map(iou).collect();
-        ious.iter().sum::<f64>() / ious.len().max(1) as f64
-    }
-}
 
 /// Pixels of each class at each level.
 type Counts = Vec<[u64; LEVELS]>;
@@ -54,10 +31,8 @@ pub fn baseline(train: &Dataset, val: &Dataset) -> Result<Confusion, DataError> 
     let totals: Vec<f64> = train.iter().map(|levels| levels.iter().sum::<u64>().max(1) as f64).collect();
     let most_frequent = lookup(&train, &vec![1.0; train.len()]);
     let balanced = lookup(&train, &totals.iter().map(|total| 1.0 / total).collect::<Vec<_>>());
-    let better = match confusion(&train, &balanced).mean_iou() > confusion(&train, &most_frequent).mean_iou() {
-        true => balanced,
-        false => most_frequent,
-    };
+    let miou = |lookup| confusion(&train, lookup).miou().unwrap_or(0.0);
+    let better = if miou(&balanced) > miou(&most_frequent) { balanced } else { most_frequent };
     Ok(confusion(&val, &better))
 }
 
@@ -105,12 +80,14 @@ fn lookup(counts: &Counts, weights: &[f64]) -> [usize; LEVELS] {
 
 fn confusion(counts: &Counts, lookup: &[usize; LEVELS]) -> Confusion {
     let classes = counts.len();
-    let mut confusion = Confusion { classes, counts: vec![0; classes * classes] };
+    let mut pairs = vec![0; classes * classes];
     for (class, levels) in counts.iter().enumerate() {
         for (level, pixels) in levels.iter().enumerate() {
-            confusion.counts[class * classes + lookup[level]] += pixels;
+            pairs[class * classes + lookup[level]] += pixels;
         }
     }
+    let mut confusion = Confusion::new(classes);
+    confusion.add(pairs.into_iter());
     confusion
 }
 
@@ -127,8 +104,8 @@ mod tests {
         let most = lookup(&counts, &[1.0, 1.0]);
         assert_eq!((most[10], most[0], most[104], most[106], most[255]), (0, 0, 0, 1, 1));
         let confusion = confusion(&counts, &most);
-        assert_eq!(confusion.counts, [100, 0, 50, 1]);
-        assert!((confusion.mean_iou() - (100.0 / 150.0 + 1.0 / 51.0) / 2.0).abs() < 1e-12);
+        assert_eq!([(0, 0), (0, 1), (1, 0), (1, 1)].map(|(a, b)| confusion.count(a, b)), [100, 0, 50, 1]);
+        assert!((confusion.miou().unwrap() - (100.0 / 150.0 + 1.0 / 51.0) / 2.0).abs() < 1e-12);
         assert_eq!(lookup(&counts, &[0.01, 1.0])[10], 1);
     }
 
@@ -137,7 +114,7 @@ mod tests {
         let all = Dataset::open(&Spec::Wirebond { size: 48, count: 40, seed: 1 }).unwrap();
         let (train, val) = all.split(0.25, 0).unwrap();
         let confusion = baseline(&train, &val).unwrap();
-        assert_eq!(confusion.counts.iter().sum::<u64>(), 10 * 48 * 48);
-        assert!((0.1..0.6).contains(&confusion.mean_iou()), "{}", confusion.mean_iou());
+        assert_eq!(confusion.total(), 10 * 48 * 48);
+        assert!((0.1..0.6).contains(&confusion.miou().unwrap()), "{:?}", confusion.miou());
     }
 }

@@ -26,6 +26,12 @@ pub struct ScoresHandle {
     confusion: Rc<RefCell<Confusion>>,
 }
 
+impl ScoresHandle {
+    pub fn new(names: Vec<ImmutableString>, confusion: Confusion) -> Self {
+        Self { names: names.into(), confusion: Rc::new(RefCell::new(confusion)) }
+    }
+}
+
 pub fn register(engine: &mut Engine, models: &mut Module) {
     engine.register_type_with_name::<ScoresHandle>("Scores");
     models.combine_flatten(exported_module!(functions));
@@ -137,8 +143,8 @@ mod functions {
         if !(1..=4096).contains(&names.len()) {
             return Err(script_error(&ctx, format!("classes: expected 1 to 4096, got {}", names.len())));
         }
-        let confusion = Rc::new(RefCell::new(Confusion::new(names.len())));
-        Ok(ScoresHandle { names: names.into(), confusion })
+        let confusion = Confusion::new(names.len());
+        Ok(ScoresHandle::new(names, confusion))
     }
 }
 
@@ -218,19 +224,6 @@ mod methods {
         let masks = masks(&ctx, "add", &batch)?;
         let mut confusion = scores.confusion.borrow_mut();
         segmentation::add(&mut confusion, masks.tensor(), prediction.tensor()).map_err(|err| script_error(&ctx, err))
-    }
-
-    /// Adds counts of pixels by (annotation, prediction), row by row, as `intensity_baseline` gives them.
-    #[rhai_fn(name = "add", return_raw, pure)]
-    pub fn add_counts(ctx: NativeCallContext, scores: &mut ScoresHandle, counts: Array) -> ScriptResult<()> {
-        let whole: Result<Vec<u64>, _> = counts.iter().map(|count| count.as_int().map(|n| n.max(0) as u64)).collect();
-        let whole = whole.map_err(|got| script_error(&ctx, format!("counts: expected whole numbers, got {got}")))?;
-        let classes = scores.names.len();
-        if !scores.confusion.borrow_mut().add(whole.into_iter()) {
-            let message = format!("counts: expected {classes} x {classes} numbers, got {}", counts.len());
-            return Err(script_error(&ctx, message));
-        }
-        Ok(())
     }
 
     /// Mean over classes of intersection over union; a class neither annotated nor predicted is left out. `()` without pixels.

@@ -9,6 +9,7 @@ use rhai::{Array, Dynamic, Engine, FLOAT, INT, ImmutableString, Map, NativeCallC
 use super::DatasetHandle;
 use crate::data::summary::Summary;
 use crate::data::{DataError, Dataset, intensity};
+use crate::host::api::segmentation::ScoresHandle;
 use crate::host::errors::{Failure, ScriptResult, script_error};
 use crate::host::session::Session;
 
@@ -102,19 +103,15 @@ mod methods {
     }
 
     /// What brightness alone tells: a lookup from gray level to class, learned on these images, applied to those of `val`; at
-    /// most 200 of each. `#{ confusion, classes, mean_iou }`, with `confusion` row by row: annotated against predicted.
+    /// most 200 of each. Scores as of `models::scores`: what a model must beat to have seen any shape.
     #[rhai_fn(return_raw, pure)]
     pub fn intensity_baseline(
         ctx: NativeCallContext,
         dataset: &mut DatasetHandle,
         val: DatasetHandle,
-    ) -> ScriptResult<Map> {
+    ) -> ScriptResult<ScoresHandle> {
         let confusion = intensity::baseline(&dataset.0, &val.0).map_err(|err| script_error(&ctx, err))?;
-        let counts: Array = confusion.counts.iter().map(|&count| Dynamic::from(count as INT)).collect();
-        Ok(Map::from([
-            ("confusion".into(), Dynamic::from(counts)),
-            ("classes".into(), Dynamic::from(confusion.classes as INT)),
-            ("mean_iou".into(), Dynamic::from(confusion.mean_iou() as FLOAT)),
-        ]))
+        let names = dataset.0.classes().map_or(Vec::new(), |table| table.names.clone());
+        Ok(ScoresHandle::new(names.into_iter().map(Into::into).collect(), confusion))
     }
 }

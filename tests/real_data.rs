@@ -117,3 +117,92 @@ fn the_validation_loss_falls_under_decorrelation() {
         json_lines(&run.join("metrics.jsonl")).iter().filter_map(|line| line["decor_loss"].as_f64()).collect();
     assert!(decorrelation.len() >= 6 && decorrelation.iter().all(|loss| loss.is_finite()), "{decorrelation:?}");
 }
+
+/// Runs a script of these lines, which may read `folder`, and returns what it printed.
+fn script(folder: &Path, text: &str) -> String {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("test.rhai"), text).unwrap();
+    let mut command = dbp_host(place.path());
+    command.arg("test.rhai").arg("--allow-read").arg(folder);
+    end(command).expect(0).stdout
+}
+
+/// Panics unless every one of `parts` is in `text`.
+fn check(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "no {part:?} in:\n{text}");
+    }
+}
+
+/// A training batch and a pass over the validation part of `d`.
+const BATCHES: &str = "let parts = d.split(0.34);
+    let l = data::pair_loader(parts.train, #{ batch: 2, image_size: [96, 128], long_edge: [100, 200], eval_edge: 128 });
+    for b in l.micro(0) { print(`train ${b.images.shape} ${b.masks.shape}`); }
+    let images = 0;
+    for b in l.validation(parts.val).batches() {
+        images += b.size;
+        if b.masks.shape[0] != b.size { throw \"masks\" }
+    }
+    print(`val ${images}`); print(`skipped ${d.skipped().len()}`); d.describe();";
+
+#[test]
+fn street_scenes_with_masks() {
+    let Some(data) = data("camvid") else { return };
+    let text = script(&data, &format!("let d = data::open({data:?});\n{BATCHES}"));
+    check(&text, &["train [2, 3, 96, 128] [2, 96, 128]", "val 34", "skipped 0", "images      123", "bicyclist"]);
+}
+
+#[test]
+fn ade20k_in_its_own_layout() {
+    let Some(data) = data("ade20k_mini") else { return };
+    let text = script(&data, &format!("let d = data::open({data:?});\n{BATCHES}"));
+    check(&text, &["val 1", "skipped 0", "images      2", "149  flag"]);
+}
+
+#[test]
+fn defects_beside_their_pictures() {
+    let Some(data) = data("magnetic_tile") else { return };
+    let open = format!(
+        "let d = data::open(#{{ images: {data:?}, masks: {data:?}, classes: [\"background\", \"defect\"], \
+         binary_threshold: 128 }});\n"
+    );
+    // 392 with defects, four of whose masks are empty, and 318 without any.
+    check(&script(&data, &(open + BATCHES)), &["val 241", "skipped 0", "images      710", "empty masks 322", "388"]);
+    let labels = format!(
+        "let d = data::open(#{{ folder: {data:?}, labels: \"folders\", image_extension: \"jpg\", channels: 1 }});
+         d.describe();"
+    );
+    check(&script(&data, &labels), &["images      710", "MT_Uneven", "channels    1"]);
+}
+
+#[test]
+fn palette_masks_are_indices() {
+    let Some(data) = data("labelme_voc/data_dataset_voc") else { return };
+    let (images, masks) = (data.join("JPEGImages"), data.join("SegmentationClass"));
+    let text = format!("let d = data::open(#{{ images: {images:?}, masks: {masks:?}, classes: 21 }});\n{BATCHES}");
+    check(&script(&data, &text), &["skipped 0", "images      3", "15  class 15", "ignored     1.91 %"]);
+}
+
+#[test]
+fn classes_in_file_names() {
+    let Some(data) = data("imagenet_sample") else { return };
+    let text = format!(
+        "let d = data::open(#{{ folder: {data:?}, labels: \"prefix\" }});
+         let l = data::loader(d, #{{ batch: 8, image_size: 32 }});
+         for b in l.micro(0) {{ print(b.labels.shape); }} print(d.classes.len());"
+    );
+    check(&script(&data, &text), &["[8]", "476"]);
+}
+
+#[test]
+fn odd_files_as_masks_never_panic() {
+    let Some(data) = data("oddities/pngsuite") else { return };
+    // Every picture is its own mask: most are no label maps, and all of them are summed up or named.
+    let text = format!(
+        "for options in [#{{ binary_threshold: 128 }}, #{{ classes: 4 }}, #{{ classes: 255 }}, #{{ colors: [[0, 0, 0], [255, 0, 0]] }}] {{
+            try {{ let d = data::open(options + #{{ images: {data:?}, masks: {data:?} + \"/.\", image_extension: \"png\",
+                mask_extension: \"png\" }}); d.describe(); }} catch (err) {{ print(err.message); }}
+         }} print(\"done\");"
+    );
+    check(&script(&data, &text), &["done", "images      "]);
+}

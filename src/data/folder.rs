@@ -25,12 +25,14 @@ pub struct FolderSpec {
     pub labels: Option<Labels>,
     /// Endings, before the extension, of the two gray files that make one image of two channels.
     pub pair: Option<[String; 2]>,
+    /// What files end in, where others lie among them.
+    pub extension: Option<String>,
 }
 
 impl FolderSpec {
     /// RGB images without labels.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), channels: 3, labels: None, pair: None }
+        Self { path: path.into(), channels: 3, labels: None, pair: None, extension: None }
     }
 }
 
@@ -67,9 +69,16 @@ impl Folder {
     /// Errors: as [`open`](Self::open); a file without its partner; an image that no class can be read off.
     pub fn open_as(spec: &FolderSpec) -> Result<Self, DataError> {
         let root = spec.path.clone();
+        let mut files = list(&root)?;
+        if let Some(wanted) = &spec.extension {
+            files.retain(|file| ends_in(file, wanted));
+            if files.is_empty() {
+                return Err(DataError::NoImages { path: root, found: format!("none that ends in {wanted}") });
+            }
+        }
         let (files, seconds) = match &spec.pair {
-            None => (list(&root)?, Vec::new()),
-            Some(endings) => partners(&root, list(&root)?, endings)?,
+            None => (files, Vec::new()),
+            Some(endings) => partners(&root, files, endings)?,
         };
         let under = |name: &str| -> Vec<u32> {
             (0..files.len() as u32).filter(|&i| files[i as usize].starts_with(name)).collect()
@@ -193,6 +202,11 @@ pub(super) fn list(root: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(files)
 }
 
+/// Whether a file has this extension, in any case, with or without its dot.
+pub(super) fn ends_in(file: &Path, extension: &str) -> bool {
+    file.extension().is_some_and(|own| own.eq_ignore_ascii_case(extension.trim_start_matches('.')))
+}
+
 /// Reads a file as an image of so many channels; the error is the reason for `skipped.csv`.
 pub(super) fn load_image(path: &Path, channels: usize) -> Result<Image, String> {
     let bytes = read(path)?;
@@ -278,7 +292,7 @@ impl Walk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::testing::{fill_folder, gradient, jpeg_bytes};
+    use crate::data::testing::{fill_folder, gradient, jpeg_bytes, png_bytes};
 
     #[test]
     fn lists_every_depth_in_bytewise_order() {
@@ -329,5 +343,23 @@ mod tests {
         assert!(message(dir.path()).ends_with("found 12 .txt files and 1 .gif file"));
         assert!(message(&dir.path().join("0.txt")).contains("is a file"));
         assert!(message(&dir.path().join("none")).starts_with("no folder"));
+    }
+
+    #[test]
+    fn two_gray_files_are_one_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, image: &Image| fs::write(dir.path().join(name), png_bytes(image)).unwrap();
+        write("x_a.png", &Image::filled(3, 2, 1, 7));
+        write("x_b.png", &Image::filled(3, 2, 1, 9));
+        let endings = ["_a".to_owned(), "_b".to_owned()];
+        let spec = FolderSpec { channels: 2, pair: Some(endings), ..FolderSpec::new(dir.path()) };
+        let folder = Folder::open_as(&spec).unwrap();
+        assert_eq!((folder.len(), folder.name(0).as_str()), (1, "x_a.png"));
+        assert_eq!(folder.load(0).unwrap().pixels, [7, 9].repeat(6));
+        write("x_b.png", &Image::filled(2, 2, 1, 9));
+        assert_eq!(folder.load(0).unwrap_err(), "the first channel has 3×2 pixels, the second 2×2");
+        write("y_a.png", &Image::filled(3, 2, 1, 7));
+        let error = Folder::open_as(&spec).unwrap_err().to_string();
+        assert!(error.starts_with("1 of 2 first channels") && error.ends_with("the first: y_a.png"), "{error}");
     }
 }

@@ -76,10 +76,9 @@ impl Dataset {
     }
 }
 
-/// With a long edge of [`TILE`], or as it is if it is smaller and no whole factor fits.
+/// With a long edge of [`TILE`].
 fn small(image: &Image) -> Image {
-    let long = image.width.max(image.height).max(1);
-    let scale = if long > TILE { TILE as f64 / long as f64 } else { (TILE / long) as f64 };
+    let scale = TILE as f64 / image.width.max(image.height).max(1) as f64;
     let side = |side: usize| ((side as f64 * scale).round() as usize).max(1);
     let (width, height) = (side(image.width), side(image.height));
     resize_window(image, (height, width), Region { left: 0, top: 0, width, height })
@@ -95,9 +94,9 @@ fn views(image: &Image) -> Vec<Image> {
 }
 
 fn sheet(rows: &[Vec<Image>], colors: &[[u8; 3]]) -> RgbImage {
-    let per_image = rows.first().map_or(1, Vec::len);
     let columns = PER_ROW.min(rows.len()).max(1);
-    let cell_width = per_image * (TILE + 2) + GAP;
+    let cell = |tiles: &Vec<Image>| tiles.iter().map(|tile| tile.width + 2).sum::<usize>();
+    let cell_width = rows.iter().map(cell).max().unwrap_or(TILE) + GAP;
     let heights: Vec<usize> =
         rows.chunks(columns).map(|row| row.iter().flatten().map(|tile| tile.height).max().unwrap_or(0) + GAP).collect();
     let width = GAP + columns * cell_width;
@@ -107,8 +106,10 @@ fn sheet(rows: &[Vec<Image>], colors: &[[u8; 3]]) -> RgbImage {
     let mut top = GAP;
     for (row, height) in rows.chunks(columns).zip(heights) {
         for (column, tiles) in row.iter().enumerate() {
-            for (place, tile) in tiles.iter().enumerate() {
-                paste(&mut sheet, tile, GAP + column * cell_width + place * (TILE + 2), top);
+            let mut left = GAP + column * cell_width;
+            for tile in tiles {
+                paste(&mut sheet, tile, left, top);
+                left += tile.width + 2;
             }
         }
         top += height;

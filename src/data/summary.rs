@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::classes::IGNORE;
+use super::classes::{BACKGROUND, IGNORE};
 use super::dataset::Dataset;
 use super::error::DataError;
 
@@ -135,7 +135,9 @@ impl Summary {
         if dataset.has_masks() {
             let share = self.ignored as f64 / (labeled + self.ignored).max(1) as f64;
             line("ignored", format!("{:.2} % of the pixels", 100.0 * share));
-            line("empty masks", format!("{} without any pixel beyond class 0 ({})", self.empty, table.names[0]));
+            if self.empty > 0 || table.names[0] == BACKGROUND {
+                line("empty masks", format!("{}: no pixel beyond the class {}", self.empty, table.names[0]));
+            }
             if self.all_ignored > 0 {
                 line("all ignored", format!("{}: left out of training", self.all_ignored));
             }

@@ -138,3 +138,56 @@ fn bmp_values(bytes: &[u8]) -> Result<RawMask, DecodeError> {
     let values = raw.into_iter().map(u16::from).collect();
     Ok(RawMask { width: width as usize, height: height as usize, samples: Samples::Values(values) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::testing::{gradient, jpeg_bytes, png_bytes};
+
+    /// Five pixels with the palette entries 0, 1, 2, 3, 0, in 2 bits each.
+    fn palette_png() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 5, 1);
+        encoder.set_color(png::ColorType::Indexed);
+        encoder.set_depth(BitDepth::Two);
+        encoder.set_palette(vec![0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255]);
+        encoder.write_header().unwrap().write_image_data(&[0b0001_1011, 0]).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn palettes_are_indices_or_colors() {
+        let raw = decode_mask(&palette_png(), false).unwrap();
+        assert_eq!((raw.width, raw.height, raw.samples), (5, 1, Samples::Values(vec![0, 1, 2, 3, 0])));
+        let colors = decode_mask(&palette_png(), true).unwrap();
+        assert_eq!(colors.samples.colors().nth(2), Some([0, 255, 0]));
+    }
+
+    #[test]
+    fn gray_and_rgb_keep_their_numbers() {
+        let image = gradient(6, 5, 1);
+        let values: Vec<u16> = image.pixels.iter().map(|&x| x.into()).collect();
+        assert_eq!(decode_mask(&png_bytes(&image), false).unwrap().samples, Samples::Values(values));
+        assert!(matches!(decode_mask(&png_bytes(&gradient(6, 5, 3)), false).unwrap().samples, Samples::Colors(_)));
+        let error = decode_mask(&jpeg_bytes(&image), false).unwrap_err().to_string();
+        assert!(error.contains("binary_threshold"), "{error}");
+        assert!(decode_mask(&jpeg_bytes(&image), true).is_ok());
+        assert!(decode_mask(&png_bytes(&image)[..60], false).is_err() && decode_mask(&[], false).is_err());
+    }
+
+    #[test]
+    fn a_bmp_is_read_both_ways() {
+        let image = gradient(7, 3, 3);
+        let mut bytes = Vec::new();
+        let mut encoder = image::codecs::bmp::BmpEncoder::new(&mut bytes);
+        encoder.encode(&image.pixels, 7, 3, image::ExtendedColorType::Rgb8).unwrap();
+        assert_eq!(crate::data::decode::decode(&bytes).unwrap(), image);
+        let gray = gradient(7, 3, 1);
+        let palette: Vec<[u8; 3]> = (0..=255).map(|i| [255 - i, i, 7]).collect();
+        let mut bytes = Vec::new();
+        let mut encoder = image::codecs::bmp::BmpEncoder::new(&mut bytes);
+        encoder.encode_with_palette(&gray.pixels, 7, 3, image::ExtendedColorType::L8, Some(&palette)).unwrap();
+        let values = gray.pixels.iter().map(|&x| x.into()).collect();
+        assert_eq!(decode_mask(&bytes, false).unwrap().samples, Samples::Values(values));
+    }
+}

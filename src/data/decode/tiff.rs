@@ -62,3 +62,61 @@ fn reason(error: TiffError) -> DecodeError {
         other => DecodeError::Corrupt(other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tiff::encoder::{TiffEncoder, colortype};
+
+    #[test]
+    fn gray_and_color_in_8_and_16_bits() {
+        let mut bytes = Cursor::new(Vec::new());
+        TiffEncoder::new(&mut bytes).unwrap().write_image::<colortype::Gray16>(2, 1, &[0x1234, 0xffff]).unwrap();
+        let raster = read(bytes.get_ref()).unwrap();
+        assert_eq!((raster.channels, raster.samples.as_slice()), (1, &[0x1234, 0xffff][..]));
+        assert_eq!(raster.into_image(false).unwrap().pixels, [0x12, 0xff]);
+        let mut bytes = Cursor::new(Vec::new());
+        TiffEncoder::new(&mut bytes).unwrap().write_image::<colortype::RGBA8>(1, 1, &[1, 2, 3, 4]).unwrap();
+        assert_eq!(read(bytes.get_ref()).unwrap().into_image(false).unwrap().pixels, [1, 2, 3]);
+        let mut cut = bytes.into_inner();
+        cut.truncate(40);
+        assert!(read(&cut).is_err());
+    }
+
+    /// A little-endian TIFF, one row of two pixels with two channels; `planar` stores plane after plane.
+    fn two_channels(planar: bool) -> Vec<u8> {
+        let entries: [(u16, u16, u32, u32); 10] = [
+            (256, 3, 1, 2),
+            (257, 3, 1, 1),
+            (258, 3, 2, 8 | 8 << 16),
+            (259, 3, 1, 1),
+            (262, 3, 1, 1),
+            (273, 4, if planar { 2 } else { 1 }, if planar { 146 } else { 138 }),
+            (277, 3, 1, 2),
+            (279, 4, if planar { 2 } else { 1 }, if planar { 154 } else { 4 }),
+            (284, 3, 1, if planar { 2 } else { 1 }),
+            (338, 3, 1, 0),
+        ];
+        let mut bytes = vec![b'I', b'I', 42, 0, 8, 0, 0, 0, 10, 0];
+        for (tag, kind, count, value) in entries {
+            bytes.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
+            bytes.extend([count.to_le_bytes(), value.to_le_bytes()].concat());
+        }
+        bytes.extend([0; 4]);
+        bytes.resize(138, 0);
+        bytes.extend(if planar { [10, 20, 11, 21] } else { [10, 11, 20, 21] });
+        bytes.resize(146, 0);
+        for number in [138_u32, 140, 2, 2] {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn two_channels_are_two_whatever_their_order() {
+        for planar in [false, true] {
+            let image = read(&two_channels(planar)).unwrap().into_image(false).unwrap();
+            assert_eq!((image.channels, image.pixels.as_slice()), (2, &[10, 11, 20, 21][..]), "planar: {planar}");
+        }
+    }
+}

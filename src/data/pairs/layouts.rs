@@ -50,6 +50,9 @@ fn spec(train: Folders, val: Option<Folders>, classes: ClassTable, coding: Codin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::image::Image;
+    use crate::data::source::Source;
+    use crate::data::testing::{gradient, jpeg_bytes, png_bytes};
 
     #[test]
     fn class_tables_are_whole() {
@@ -59,5 +62,47 @@ mod tests {
             assert_eq!((names.len(), names.last().unwrap().as_str()), (count, last));
             assert!(ClassTable::with_colors(names, colors).is_ok());
         }
+    }
+
+    /// An image of 6×4 pixels, and a mask of one value everywhere.
+    fn fill(folder: &Path, image: &str, mask: &str, value: u8) {
+        for (name, bytes) in
+            [(image, jpeg_bytes(&gradient(6, 4, 3))), (mask, png_bytes(&Image::filled(6, 4, 1, value)))]
+        {
+            let path = folder.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+
+    #[test]
+    fn ade20k_is_recognized_from_within_and_from_above() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join(ADE20K);
+        assert!(recognize(dir.path()).unwrap().is_none());
+        fill(&inner, "images/training/1.jpg", "annotations/training/1.png", 150);
+        fill(&inner, "images/training/2.jpg", "annotations/training/2.png", 0);
+        fill(&inner, "images/validation/3.jpg", "annotations/validation/3.png", 1);
+        for folder in [dir.path(), &inner] {
+            let found = recognize(folder).unwrap().unwrap();
+            assert_eq!(found.layout(), Some(&(vec![0, 1], vec![2])));
+            let first = |i: usize| found.load_pair(i).unwrap().1.labels[0];
+            assert_eq!([first(0), first(1), first(2)], [149, 255, 0]);
+        }
+    }
+
+    #[test]
+    fn camvid_is_recognized_and_its_void_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        for (part, value) in [("train", 10), ("val", 11)] {
+            fill(dir.path(), &format!("{part}/x.jpg"), &format!("{part}annot/x.png"), value);
+        }
+        let found = recognize(dir.path()).unwrap().unwrap();
+        assert_eq!([found.name(0), found.name(1)], ["train/x.jpg", "val/x.jpg"]);
+        assert_eq!(found.load_pair(0).unwrap().1.labels[0], 10);
+        assert!(found.load_pair(1).unwrap().1.is_all_ignored());
+        fill(dir.path(), "train/y.jpg", "trainannot/y.png", 12);
+        let error = recognize(dir.path()).unwrap().unwrap().load_pair(1).unwrap_err();
+        assert_eq!(error, "the mask has the label 12 at x 0, y 0, but there are 11 classes (0 to 10)");
     }
 }

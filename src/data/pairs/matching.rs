@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Folders, PairsSpec};
 use crate::data::error::DataError;
-use crate::data::folder::{Layout, list};
+use crate::data::folder::{Layout, ends_in, list};
 
 /// An image and its mask, as paths that can be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,32 +24,29 @@ const VAL: [&str; 2] = ["val", "validation"];
 pub fn pairs(folders: &Folders, spec: &PairsSpec) -> Result<Vec<Pair>, DataError> {
     let Folders { images, masks } = folders;
     let same = fs::canonicalize(images).ok() == fs::canonicalize(masks).ok();
-    let ends_in = |wanted: &Option<String>, files: Vec<PathBuf>| match wanted {
-        Some(wanted) => {
-            let wanted = wanted.trim_start_matches('.').to_ascii_lowercase();
-            files.into_iter().filter(|file| extension(file) == wanted).collect()
-        }
-        None => files,
+    let filtered = |wanted: &Option<String>, mut files: Vec<PathBuf>| {
+        files.retain(|file| wanted.as_deref().is_none_or(|wanted| ends_in(file, wanted)));
+        files
     };
     let (image_files, mask_files) = if same && spec.image_extension.is_none() && spec.mask_extension.is_none() {
         let (mask_files, image_files): (Vec<_>, Vec<_>) =
-            list(images)?.into_iter().partition(|file| extension(file) == "png");
+            list(images)?.into_iter().partition(|file| ends_in(file, "png"));
         if image_files.is_empty() || mask_files.is_empty() {
             return Err(DataError::Mixed { folder: images.clone() });
         }
         (image_files, mask_files)
     } else if same {
         let (mut image_files, mut mask_files) =
-            (ends_in(&spec.image_extension, list(images)?), ends_in(&spec.mask_extension, list(masks)?));
+            (filtered(&spec.image_extension, list(images)?), filtered(&spec.mask_extension, list(masks)?));
         // One extension given: the other kind is the rest.
         match (&spec.image_extension, &spec.mask_extension) {
-            (None, _) => image_files.retain(|file| !mask_files.contains(file)),
-            (_, None) => mask_files.retain(|file| !image_files.contains(file)),
+            (None, Some(masks)) => image_files.retain(|file| !ends_in(file, masks)),
+            (Some(images), None) => mask_files.retain(|file| !ends_in(file, images)),
             _ => {}
         }
         (image_files, mask_files)
     } else {
-        (ends_in(&spec.image_extension, list(images)?), ends_in(&spec.mask_extension, list(masks)?))
+        (filtered(&spec.image_extension, list(images)?), filtered(&spec.mask_extension, list(masks)?))
     };
     let (image_count, mask_count) = (image_files.len(), mask_files.len());
     let mut masks_by_stem = by_stem("masks", masks, mask_files)?;
@@ -106,10 +103,6 @@ fn top(file: &Path) -> Option<String> {
     let mut parts = file.components();
     let first = parts.next()?.as_os_str().to_string_lossy().into_owned();
     parts.next().is_some().then_some(first)
-}
-
-fn extension(file: &Path) -> String {
-    file.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
 }
 
 fn stem(file: &Path) -> PathBuf {

@@ -115,3 +115,57 @@ fn rgb([hue, saturation, value]: [f32; 3]) -> [f32; 3] {
     };
     [channel(5.0), channel(3.0), channel(1.0)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::testing::gradient;
+
+    const NONE: Change = Change { brightness: 1.0, contrast: 1.0, hue: 0.0, saturation: 1.0, value: 1.0 };
+
+    fn pixels() -> Image {
+        let pixels = vec![10, 200, 30, 255, 0, 0, 12, 34, 250, 128, 128, 128, 250, 240, 10, 0, 0, 0];
+        Image { width: 3, height: 2, channels: 3, pixels }
+    }
+
+    fn assert_close(ours: &[u8], theirs: &[u8]) {
+        let close = ours.iter().zip(theirs).all(|(a, b)| a.abs_diff(*b) <= 1);
+        assert!(close, "{ours:?}");
+    }
+
+    #[test] // Pillow 13.0: Contrast(Brightness(image).enhance(1.2)).enhance(0.8).
+    fn brightness_and_contrast_are_pillows() {
+        let mut image = pixels();
+        Change { brightness: 1.2, contrast: 0.8, ..NONE }.apply(&mut image);
+        assert_close(&image.pixels, &[31, 214, 50, 226, 22, 22, 33, 54, 226, 144, 144, 144, 226, 226, 31, 22, 22, 22]);
+    }
+
+    #[test] // Python's colorsys: hue − 15°, saturation · 1.2 and value · 0.9, both at most 1.
+    fn hue_saturation_and_value_are_those_of_colorsys() {
+        let mut image = pixels();
+        Change { hue: -15.0, saturation: 1.2, value: 0.9, ..NONE }.apply(&mut image);
+        assert_close(&image.pixels, &[26, 180, 0, 230, 0, 57, 0, 77, 225, 115, 115, 115, 225, 159, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn there_and_back_is_the_same_color() {
+        for pixel in gradient(64, 64, 3).pixels.as_chunks::<3>().0 {
+            assert_eq!(NONE.recolor(*pixel), *pixel);
+        }
+    }
+
+    #[test]
+    fn draws_stay_in_range_and_two_channels_have_no_color() {
+        let mut draws = Vec::new();
+        for index in 0..500 {
+            let mut rng = crate::random::Key::new(0, crate::random::Stream::Augment).index(index).rng();
+            draws.push(Change::draw(&Jitter::paper(), &mut rng));
+        }
+        assert!(draws.iter().all(|draw| (draw.brightness - 1.0).abs() <= 0.25 && draw.hue.abs() <= 15.0));
+        assert!(draws.iter().any(|draw| draw.hue > 14.0) && draws.iter().any(|draw| draw.value < 0.77));
+        let (mut colored, mut plain) = (gradient(9, 7, 2), gradient(9, 7, 2));
+        Change { hue: 15.0, value: 0.5, ..NONE }.apply(&mut colored);
+        NONE.apply(&mut plain);
+        assert_eq!(colored, plain);
+    }
+}

@@ -72,6 +72,13 @@ mod methods {
         Ok(())
     }
 
+    /// Files that were asked for so far and could not be used, with the reason, by name; runs list them in `skipped.csv`.
+    #[rhai_fn(pure)]
+    pub fn skipped(dataset: &mut DatasetHandle) -> Map {
+        let list = dataset.0.skipped();
+        list.into_iter().map(|(name, reason)| (name.into(), Dynamic::from(reason))).collect()
+    }
+
     /// Writes a PNG with up to 16 images and their masks to `path`, which lies in the run directory, or in `previews/` while no
     /// run has started. Returns where it is.
     #[rhai_fn(return_raw, pure)]

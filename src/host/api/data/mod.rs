@@ -251,7 +251,8 @@ mod functions {
     /// (size in pixels, up to 2048).
     ///
     /// For a folder also: `channels` (3; 1 or 2), `pair` (`["_a", "_b"]`: endings of the two gray files that make one image of two
-    /// channels), `labels` (`"folders"`: the class of an image is its folder; `"prefix"`: its name up to the first `_`).
+    /// channels), `labels` (`"folders"`: the class of an image is its folder; `"prefix"`: its name up to the first `_`),
+    /// `image_extension` (where other files lie among the images).
     ///
     /// Images with masks, matched by name: `#{ images: "photos", masks: "labels", classes: ["background", "defect"] }`. Further
     /// options: `ignore` (255; a label, or several, that are no class), `binary_threshold` (a gray level from which on a pixel
@@ -419,7 +420,8 @@ mod methods {
     }
 
     /// Batches of `dataset` for validation, with this loader's size, batch and normalization: whole files in order, no
-    /// flips.
+    /// flips. Of a `pair_loader`, images keep their aspect (the long edge becomes `eval_edge`) and masks their own size; images of
+    /// equal sizes that follow each other share a batch, and a dataset without masks gives images alone.
     #[rhai_fn(return_raw, pure)]
     pub fn validation(
         ctx: NativeCallContext,
@@ -431,6 +433,10 @@ mod methods {
         let (channels, expected) = (dataset.0.channels(), loader.loader.dataset().channels());
         check_arg(&ctx, channels == expected, || {
             format!("validation images have {channels} channels, training images {expected}")
+        })?;
+        let (given, known) = (dataset.0.classes(), loader.loader.dataset().classes());
+        check_arg(&ctx, given.is_none() || known.is_none() || given == known, || {
+            "validation images have other classes than training images".to_owned()
         })?;
         let dataset = dataset.0.with_normalization(loader.loader.normalization().clone());
         let made = match loader.loader.segmentation() {

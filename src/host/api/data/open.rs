@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 
 use super::DatasetHandle;
-use crate::data::{ClassTable, Coding, Dataset, FolderSpec, Folders, Labels, PairsSpec, Spec};
+use crate::data::{ClassTable, Coding, Dataset, FolderSpec, Folders, IGNORE, Labels, PairsSpec, Spec};
 use crate::host::errors::{Failure, ScriptResult, script_error};
 use crate::host::options::{FromOption, OptionMap};
 use crate::host::session::Session;
@@ -46,10 +46,11 @@ fn images(ctx: &NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
     let channels = channels(&mut options)?;
     let labels = options.get::<Labels>("labels")?;
     let pair = options.get::<Endings>("pair")?.map(|Endings(endings)| endings);
+    let extension = options.get::<String>("image_extension")?;
     options.finish()?;
-    let as_asked = channels.is_some() || labels.is_some() || pair.is_some();
+    let as_asked = channels.is_some() || labels.is_some() || pair.is_some() || extension.is_some();
     if as_asked && folder.is_none() {
-        return Err(script_error(ctx, "data::open: channels, labels and pair belong to folder"));
+        return Err(script_error(ctx, "data::open: channels, labels, pair and image_extension belong to folder"));
     }
     match (folder, name.as_deref()) {
         (Some(folder), None) if as_asked => {
@@ -58,7 +59,7 @@ fn images(ctx: &NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
             }
             let channels = channels.unwrap_or(if pair.is_some() { 2 } else { 3 });
             let path = Session::of(ctx).readable(&folder).map_err(|err| script_error(ctx, err))?;
-            let spec = Spec::Images(FolderSpec { path, channels, labels, pair });
+            let spec = Spec::Images(FolderSpec { path, channels, labels, pair, extension });
             Dataset::open(&spec).map(DatasetHandle).map_err(|err| script_error(ctx, err))
         }
         (Some(folder), None) => named(ctx, &folder),
@@ -167,12 +168,12 @@ fn classes(options: &mut OptionMap) -> ScriptResult<(ClassTable, Coding)> {
             options.error("data::open: the option classes is missing: names in the order of their labels, or how many")
         );
     };
+    let table = names.table().map_err(|err| failed(options, err))?;
     let ignore = match ignore {
-        None => vec![255],
+        None => return Ok((table, Coding::Index { ignore: vec![IGNORE.into()] })),
         Some(Ignore::Values(values)) => values,
         Some(Ignore::Colors(_)) => return Err(options.error("ignore: expected a label, since there are no colors")),
     };
-    let table = names.table().map_err(|err| failed(options, err))?;
     if let Some(value) = ignore.iter().find(|&&value| (value as usize) < table.len()) {
         return Err(options.error(format!("ignore: {value} is the label of \"{}\"", table.names[*value as usize])));
     }

@@ -79,8 +79,13 @@ def write_timm():
     model = scramble(timm_vit(32), 1)
     weights = {k: v.clone() for k, v in model.state_dict().items()}
     x = images(2, 2, 3, 32, 32)
-    values = {"images": x, "features": model.double().forward_features(x.double())}
-    for rows, columns in [(6, 6), (2, 5), (3, 2)]:
+    pooled = timm_vit(32, global_pool="avg").eval()
+    pooled.load_state_dict({k.replace("norm.", "fc_norm.") if k.startswith("norm.") else k: v for k, v in weights.items()})
+    values = {
+        "images": x, "features": model.double().forward_features(x.double()), "logits.class": model(x.double()),
+        "logits.mean": pooled.double()(x.double()),
+    }
+    for rows, columns in [(5, 5), (2, 5), (3, 2)]:
         other = timm_vit((8 * rows, 8 * columns))
         state = dict(weights, pos_embed=resample_abs_pos_embed(weights["pos_embed"], [rows, columns]))
         other.load_state_dict(state)

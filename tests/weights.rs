@@ -88,7 +88,7 @@ fn trained(text: &str, path: &Path) -> (Built, Architecture) {
             && (r - Tensor::eye(r.size()[0], (Kind::Float, Device::Cpu))).abs().max().double_value(&[]) > 1e-3
     }));
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    write_described(path, &registry.state(), Some(metadata(&architecture))).unwrap();
+    write_described(path, &registry.state(), Some(metadata(&architecture, None))).unwrap();
     (built, architecture)
 }
 

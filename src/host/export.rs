@@ -79,7 +79,11 @@ fn write(options: &ExportOptions) -> Result<(), Failure> {
     let folder = out.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).at(folder)?;
     let aside = out.with_extension("tmp");
-    write_described(&aside, &exported.state, Some(weights::metadata_of_export(&exported.architecture, opened.trained_on.as_ref())))?;
+    write_described(
+        &aside,
+        &exported.state,
+        Some(weights::metadata_of_export(&exported.architecture, opened.trained_on.as_ref())),
+    )?;
     fs::rename(&aside, &out).at(&out)?;
     if let Some(config) = &exported.config {
         let text = serde_json::to_vec_pretty(config).map_err(|err| Failure::machine(err.to_string()))?;

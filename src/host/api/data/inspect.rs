@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use rhai::plugin::*;
-use rhai::{Array, Dynamic, Engine, FLOAT, INT, ImmutableString, Map, NativeCallContext};
+use rhai::{Array, Dynamic, Engine, FLOAT, ImmutableString, Map, NativeCallContext};
 
 use super::DatasetHandle;
 use crate::data::summary::Summary;

@@ -4,13 +4,12 @@
 //! Our own files say what model they hold: JSON of an [`Architecture`] under `dbp_host` in the safetensors metadata. Hugging
 //! Face says it in a `config.json` beside the file.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::checkpoint::{State, read_described};
+use super::checkpoint::{Metadata, State, read_described};
 use super::error::At;
 use super::{TrainError, TrainResult};
 use crate::nn::Architecture;
@@ -28,12 +27,12 @@ pub struct Weights {
 }
 
 /// Metadata that says what model a file holds. One key alone: the order of several would differ from file to file.
-pub fn metadata(architecture: &Architecture) -> HashMap<String, String> {
-    HashMap::from([(KEY.to_owned(), serde_json::to_string(architecture).unwrap_or_default())])
+pub fn metadata(architecture: &Architecture) -> Metadata {
+    Metadata::from([(KEY.to_owned(), serde_json::to_string(architecture).unwrap_or_default())])
 }
 
 /// The same for a file that others are to read: Hugging Face's loader insists on a `format`.
-pub fn metadata_of_export(architecture: &Architecture) -> HashMap<String, String> {
+pub fn metadata_of_export(architecture: &Architecture) -> Metadata {
     let mut metadata = metadata(architecture);
     metadata.insert("format".to_owned(), "pt".to_owned());
     metadata

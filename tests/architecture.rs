@@ -15,12 +15,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("libtorch", &[]),
     ("random", &[]),
     ("schedule", &[]),
+    ("confusion", &[]),
     ("nn", &["libtorch", "random", "schedule"]),
-    ("data", &["libtorch", "random"]),
+    ("data", &["libtorch", "random", "confusion"]),
     ("energy", &[]),
-    ("train", &["nn", "data", "energy", "libtorch", "random", "schedule"]),
+    ("train", &["nn", "data", "energy", "libtorch", "random", "schedule", "confusion"]),
     ("report", &[]),
-    ("host", &["train", "report", "nn", "data", "energy", "libtorch", "random", "schedule"]),
+    ("host", &["train", "report", "nn", "data", "energy", "libtorch", "random", "schedule", "confusion"]),
     ("main", &["host"]),
 ];
 

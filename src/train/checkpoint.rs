@@ -19,6 +19,9 @@ use super::{TrainError, TrainResult};
 
 pub type State = Vec<(String, Tensor)>;
 
+/// Texts by key in the header of a safetensors file.
+pub type Metadata = HashMap<String, String>;
+
 /// Writes `state` as safetensors and syncs it.
 ///
 /// Errors: [`TrainError::Diverged`], naming the tensor, if a value is not finite: such a state is never saved.
@@ -27,11 +30,7 @@ pub fn write_tensors(path: &Path, state: &[(String, Tensor)]) -> TrainResult<()>
 }
 
 /// The same with metadata: texts by key, in the file's header.
-pub fn write_described(
-    path: &Path,
-    state: &[(String, Tensor)],
-    metadata: Option<HashMap<String, String>>,
-) -> TrainResult<()> {
+pub fn write_described(path: &Path, state: &[(String, Tensor)], metadata: Option<Metadata>) -> TrainResult<()> {
     let mut bytes = Vec::with_capacity(state.len());
     for (name, tensor) in state {
         let cpu = tensor.f_to_device(Device::Cpu)?.f_contiguous()?;
@@ -61,7 +60,7 @@ pub fn read_tensors(path: &Path) -> TrainResult<State> {
 }
 
 /// The same, and the metadata of the file's header.
-pub fn read_described(path: &Path) -> TrainResult<(State, HashMap<String, String>)> {
+pub fn read_described(path: &Path) -> TrainResult<(State, Metadata)> {
     let bytes = fs::read(path).at(path)?;
     let broken = |err| {
         TrainError::broken(path, format!("not a whole safetensors file ({err}); was it cut short while being copied?"))
@@ -114,7 +113,7 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> TrainResult<()> {
 pub struct Slot {
     place: PathBuf,
     /// Metadata of the model's file.
-    metadata: Option<HashMap<String, String>>,
+    metadata: Option<Metadata>,
 }
 
 impl Slot {
@@ -123,7 +122,7 @@ impl Slot {
     }
 
     /// The same, with this metadata in the model's file whenever it is saved.
-    pub fn describing(self, metadata: Option<HashMap<String, String>>) -> Self {
+    pub fn describing(self, metadata: Option<Metadata>) -> Self {
         Self { metadata, ..self }
     }
 
@@ -209,7 +208,7 @@ impl Slot {
 
 fn write_aside(
     aside: &Path,
-    (model, metadata): (&[(String, Tensor)], Option<HashMap<String, String>>),
+    (model, metadata): (&[(String, Tensor)], Option<Metadata>),
     optimizer: &[(String, Tensor)],
     json: &[u8],
 ) -> TrainResult<()> {

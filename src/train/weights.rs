@@ -4,13 +4,12 @@
 //! Our own files say what model they hold: JSON of an [`Architecture`] under `dbp_host` in the safetensors metadata, with a
 //! [`TrainedOn`] as its `trained_on`. Hugging Face says it in a `config.json` beside the file.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::checkpoint::{State, read_described};
+use super::checkpoint::{Metadata, State, read_described};
 use super::error::At;
 use super::{TrainError, TrainResult};
 use crate::nn::{Architecture, TrainedOn};
@@ -30,16 +29,16 @@ pub struct Weights {
 }
 
 /// Metadata that says what model a file holds. One key alone: the order of several would differ from file to file.
-pub fn metadata(architecture: &Architecture, trained_on: Option<&TrainedOn>) -> HashMap<String, String> {
+pub fn metadata(architecture: &Architecture, trained_on: Option<&TrainedOn>) -> Metadata {
     let mut said = serde_json::to_value(architecture).unwrap_or_default();
     if let (Some(trained_on), Some(said)) = (trained_on, said.as_object_mut()) {
         said.insert(TRAINED_ON.to_owned(), serde_json::to_value(trained_on).unwrap_or_default());
     }
-    HashMap::from([(KEY.to_owned(), said.to_string())])
+    Metadata::from([(KEY.to_owned(), said.to_string())])
 }
 
 /// The same for a file that others are to read: Hugging Face's loader insists on a `format`.
-pub fn metadata_of_export(architecture: &Architecture, trained_on: Option<&TrainedOn>) -> HashMap<String, String> {
+pub fn metadata_of_export(architecture: &Architecture, trained_on: Option<&TrainedOn>) -> Metadata {
     let mut metadata = metadata(architecture, trained_on);
     metadata.insert("format".to_owned(), "pt".to_owned());
     metadata

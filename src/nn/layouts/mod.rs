@@ -246,7 +246,8 @@ fn joined(name: &str, shape: &[i64], thirds: &mut HashMap<String, [Option<Tensor
     };
     let is_bias = name.ends_with(".bias");
     let without_key = parts[1].is_none() && parts[0].is_some() == parts[2].is_some();
-    if !parts.iter().all(Option::is_some) && !(is_bias && without_key) {
+    let whole = parts.iter().all(Option::is_some);
+    if !whole && (!is_bias || !without_key) {
         return Ok(None);
     }
     let mut size = shape.to_vec();

@@ -252,6 +252,12 @@ mod methods {
         })
     }
 
+    /// Channels of the images it takes; `()` for a layer on its own.
+    #[rhai_fn(get = "channels", pure)]
+    pub fn channels(model: &mut ModelHandle) -> Dynamic {
+        model.encoder_config().map_or(Dynamic::UNIT, |config| config.channels.into())
+    }
+
     /// A parameter or R by its checkpoint name, as a copy: `model.tensor("encoder.blocks.0.attn.qkv.weight")`.
     #[rhai_fn(return_raw, pure)]
     pub fn tensor(

@@ -206,3 +206,29 @@ fn odd_files_as_masks_never_panic() {
     );
     check(&script(&data, &text), &["done", "images      "]);
 }
+
+/// `scripts/finetune.rhai`, a few steps: the table of scores, and the figure that brightness alone reaches.
+fn finetune(changes: &[(&str, &str)]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = dbp_host(folder.path());
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/finetune.rhai"));
+    let small = [("steps", "2"), ("batch", "2"), ("image_size", "64"), ("long_edge", "[64, 96]"), ("eval_edge", "64")];
+    set(&mut command, &[&small[..], changes].concat());
+    end(command).expect(0).stdout
+}
+
+#[test]
+fn street_scenes_are_segmented() {
+    let Some(camvid) = data("camvid") else { return };
+    let said = finetune(&[("data", &camvid.display().to_string())]);
+    assert!(said.contains("pedestrian") && said.contains("brightness      12.83 %"), "{said}");
+}
+
+#[test]
+fn defects_are_segmented_from_antialiased_masks() {
+    let Some(tiles) = data("magnetic_tile") else { return };
+    let tiles = tiles.display().to_string();
+    let pairs = [("images", tiles.as_str()), ("masks", &tiles), ("classes", r#"["background", "defect"]"#)];
+    let said = finetune(&[&pairs[..], &[("binary_threshold", "128"), ("subset", "60"), ("balance", "true")]].concat());
+    assert!(said.contains("defect") && said.contains("mIoU            "), "{said}");
+}

@@ -7,6 +7,7 @@ pub const MODULES: &[(&str, &str)] = &[
     ("classify", include_str!("../../stdlib/classify.rhai")),
     ("mae", include_str!("../../stdlib/mae.rhai")),
     ("probe", include_str!("../../stdlib/probe.rhai")),
+    ("recipe", include_str!("../../stdlib/recipe.rhai")),
     ("segment", include_str!("../../stdlib/segment.rhai")),
 ];
 

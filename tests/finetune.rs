@@ -29,8 +29,12 @@ fn fill_with_kinds(folder: &Path) {
     }
 }
 
-const SMALL: [(&str, &str); 5] =
-    [("size", "32"), ("count", "20"), ("image_size", "32"), ("long_edge", "[32, 48]"), ("channels", "8")];
+const SMALL: [(&str, &str); 4] = [
+    ("data", r#"{"name": "wirebond", "size": 32, "count": 20}"#),
+    ("image_size", "32"),
+    ("long_edge", "[32, 48]"),
+    ("channels", "8"),
+];
 
 #[test]
 fn from_pretraining_to_masks() {
@@ -58,15 +62,19 @@ fn from_pretraining_to_masks() {
         json_lines(&finetuned.join("metrics.jsonl")).iter().filter_map(|line| line["miou"].as_f64()).collect();
     assert_eq!(logged.len(), 2);
     assert_eq!(best, logged.iter().copied().fold(0.0, f64::max), "the best is the highest");
-    assert_eq!(record["confusion"].as_array().unwrap().len(), 5);
-    assert!(record["intensity_miou"].as_f64().unwrap() > 0.0 && record["iou"]["wire"].is_number());
+    let scores = &record["scores"];
+    assert_eq!(scores["step"], record["best"]["step"]);
+    assert_eq!(scores["confusion"].as_array().unwrap().len(), 5);
+    assert!(record["intensity_miou"].as_f64().unwrap() > 0.0 && scores["iou"]["wire"].is_number());
     assert!(finetuned.join("pictures/segmentation-000004.png").exists());
 
     let from = finetuned.display().to_string();
-    let parameters = [("from", from.as_str()), ("size", "40"), ("count", "3"), ("window", "32")];
+    let three = ("data", r#"{"name": "wirebond", "size": 40, "count": 3}"#);
+    let parameters = [("from", from.as_str()), three, ("window", "32")];
     run(folder.path(), "predict.rhai", "masks", &parameters).expect(0);
     let predicted = only_run(&at("masks"));
-    assert_eq!(json(&predicted.join("run.json"))["status"], "done");
+    let told = json(&predicted.join("run.json"));
+    assert_eq!((told["status"].as_str(), told["classes"][1].as_str()), (Some("done"), Some("wire")));
     for i in 0..3 {
         let mask = image::open(predicted.join(format!("masks/wirebond/{i:06}.png"))).unwrap();
         assert_eq!((mask.width(), mask.height(), mask.color()), (40, 40, image::ColorType::L8));
@@ -75,14 +83,13 @@ fn from_pretraining_to_masks() {
     }
     // A pre-trained encoder has no classes to predict.
     let from = pretrained.display().to_string();
-    let ended =
-        run(folder.path(), "predict.rhai", "none", &[("from", &from), ("size", "32"), ("count", "1")]).expect(1);
+    let ended = run(folder.path(), "predict.rhai", "none", &[("from", &from), three]).expect(1);
     assert!(ended.stderr.contains("predict: only a UperNet"), "{}", ended.stderr);
     assert_eq!(json(&only_run(&at("none")).join("run.json"))["status"], "failed");
 }
 
 #[test]
-fn other_channels_are_refused_by_name() {
+fn other_channels_are_refused_by_name_and_adapted_on_request() {
     let folder = tempfile::tempdir().unwrap();
     fill_with_kinds(&folder.path().join("kinds"));
     let small = [("steps", "1"), ("image_size", "32"), ("batch", "16")];
@@ -91,6 +98,8 @@ fn other_channels_are_refused_by_name() {
     let more = [("from", from.as_str()), ("steps", "1"), ("batch", "4")];
     let ended = run(folder.path(), "finetune.rhai", "fine", &[&SMALL[..], &more].concat()).expect(1);
     assert!(ended.stderr.contains("the encoder takes images of 3 channels, these have 2"), "{}", ended.stderr);
+    let adapted = [&SMALL[..], &more, &[("adapt_channels", "true")]].concat();
+    run(folder.path(), "finetune.rhai", "adapted", &adapted).expect(0);
 }
 
 #[test]

@@ -228,7 +228,10 @@ fn street_scenes_are_segmented() {
 fn defects_are_segmented_from_antialiased_masks() {
     let Some(tiles) = data("magnetic_tile") else { return };
     let tiles = tiles.display().to_string();
-    let pairs = [("images", tiles.as_str()), ("masks", &tiles), ("classes", r#"["background", "defect"]"#)];
-    let said = finetune(&[&pairs[..], &[("binary_threshold", "128"), ("subset", "60"), ("balance", "true")]].concat());
+    let spec = serde_json::json!({
+        "images": tiles, "masks": tiles, "classes": ["background", "defect"], "binary_threshold": 128,
+    });
+    let said =
+        finetune(&[("data", &spec.to_string()), ("subset", "60"), ("val_fraction", "0.05"), ("balance", "true")]);
     assert!(said.contains("defect") && said.contains("mIoU            "), "{said}");
 }

@@ -97,9 +97,7 @@ impl Loader {
             let got = format!("[{shortest}, {longest}]");
             return Err(DataError::range("long_edge", format!("two lengths in order, 1 to {MAX_SIDE} pixels"), got));
         }
-        if pairs.eval_edge > MAX_SIDE {
-            return Err(DataError::range("eval_edge", format!("0 to {MAX_SIDE} pixels"), pairs.eval_edge));
-        }
+        check_eval_edge(pairs.eval_edge)?;
         Self::with(dataset, config, Some(pairs))
     }
 
@@ -186,6 +184,13 @@ impl Loader {
 
 /// The longest side of what images become.
 const MAX_SIDE: usize = 8192;
+
+pub(super) fn check_eval_edge(edge: usize) -> Result<(), DataError> {
+    if edge > MAX_SIDE {
+        return Err(DataError::range("eval_edge", format!("0 to {MAX_SIDE} pixels"), edge));
+    }
+    Ok(())
+}
 
 pub(super) fn check_image_size(height: usize, width: usize) -> Result<(), DataError> {
     if !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width) {

@@ -9,7 +9,7 @@ use super::augment::{Crop, Transform, normalize_into};
 use super::dataset::{Dataset, Skip};
 use super::error::DataError;
 use super::image::Image;
-use super::loader::{Batch, check_image_size, pixels_per_image};
+use super::loader::{Batch, check_eval_edge, check_image_size, pixels_per_image};
 use super::normalization::Normalization;
 use super::pass::PairPass;
 use super::prefetch::{Prefetch, pool};
@@ -58,6 +58,7 @@ impl ValLoader {
         if batch == 0 {
             return Err(DataError::range("batch", "at least 1", batch));
         }
+        check_eval_edge(pairs.eval_edge)?;
         let pool = Arc::new(pool(workers)?);
         let normalization = pool.install(|| dataset.normalization())?;
         let transform = Transform { size: (0, 0), crop: Crop::None, flip: false };

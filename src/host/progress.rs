@@ -18,6 +18,8 @@ pub struct Progress {
     name: String,
     total: u64,
     first: u64,
+    /// The figure that says how good the run is, beside the validation loss.
+    figure: String,
     started: Instant,
     said: Cell<Option<Instant>>,
     shown: RefCell<Shown>,
@@ -28,12 +30,13 @@ pub struct Progress {
 struct Shown {
     train_loss: Option<f64>,
     val_loss: Option<f64>,
+    figure: Option<f64>,
     images_per_s: Option<f64>,
 }
 
 impl Progress {
-    /// For steps `first` to `total` of run `name`.
-    pub fn new(name: &str, first: u64, total: u64) -> Self {
+    /// For steps `first` to `total` of run `name`, whose checkpoint with the best `figure` is kept.
+    pub fn new(name: &str, figure: &str, first: u64, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total).with_position(first);
             let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg}");
@@ -47,6 +50,7 @@ impl Progress {
             name: name.to_owned(),
             total,
             first,
+            figure: figure.to_owned(),
             started: Instant::now(),
             said: Cell::default(),
             shown: RefCell::default(),
@@ -61,8 +65,10 @@ impl Progress {
             let get = |key: &str| line.get(key).and_then(Value::as_f64);
             shown.train_loss = get("train_loss").or(shown.train_loss);
             shown.images_per_s = get("images_per_s").or(shown.images_per_s);
-            validated = get("val_loss").is_some();
+            let figure = get(&self.figure).filter(|_| self.figure != "val_loss");
+            validated = get("val_loss").or(figure).is_some();
             shown.val_loss = get("val_loss").or(shown.val_loss);
+            shown.figure = figure.or(shown.figure);
         }
         match &self.bar {
             Some(bar) => {
@@ -83,6 +89,7 @@ impl Progress {
         let mut parts = Vec::new();
         parts.extend(shown.train_loss.map(|loss| format!("loss {loss:.4}")));
         parts.extend(shown.val_loss.map(|loss| format!("val {loss:.4}")));
+        parts.extend(shown.figure.map(|value| format!("{} {value:.4}", self.figure)));
         parts.extend(shown.images_per_s.map(|rate| format!("{rate:.0} images/s")));
         let done = step - self.first;
         if done > 0 && step < self.total {

@@ -53,6 +53,16 @@ impl Opened {
         &self.what
     }
 
+    /// Makes a vision transformer of a masked autoencoder.
+    pub fn drop_decoder(&mut self) {
+        let Architecture::Mae(config) = &self.imported.architecture else { return };
+        let encoder = Architecture::Vit(config.encoder.clone());
+        let prefix = self.imported.architecture.prefix();
+        let of_encoder = |(name, tensor): (String, tch::Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor));
+        self.imported.state = std::mem::take(&mut self.imported.state).into_iter().filter_map(of_encoder).collect();
+        self.imported.architecture = encoder;
+    }
+
     /// Folds every R into its weight.
     pub fn fold(&mut self) -> Result<(), Failure> {
         let state = layouts::plain(&self.imported.architecture, &self.imported.state);

@@ -32,6 +32,9 @@ pub struct TrainedOn {
     /// Names of the classes, in the order of their labels; empty where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
+    /// What they are drawn in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub colors: Vec<[u8; 3]>,
 }
 
 /// A model that was built from its architecture.

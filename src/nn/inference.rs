@@ -64,7 +64,7 @@ impl Upernet {
                 }
                 let labels = labels.f_unsqueeze(1)?.f_to_kind(Kind::Float)?;
                 Ok(labels
-                    .f_upsample_nearest2d([wanted.0, wanted.1], None, None)?
+                    .f_internal_upsample_nearest_exact2d([wanted.0, wanted.1], None, None)?
                     .f_squeeze_dim(1)?
                     .f_to_kind(Kind::Int64)?)
             }

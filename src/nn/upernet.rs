@@ -185,7 +185,7 @@ impl Upernet {
         self.config.encoder.patch_size
     }
 
-    /// A forward pass over two empty images, so that layers know how many rows an image has.
+    /// A forward pass over an empty image, so that layers know how many rows an image has.
     pub fn measure(&self) -> NnResult<()> {
         let VitConfig { channels, image_size: (h, w), .. } = self.config.encoder;
         let images = Tensor::f_zeros([1, channels, h, w], (self.registry.kind(), self.registry.device()))?;

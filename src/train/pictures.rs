@@ -80,7 +80,7 @@ impl Picture {
         let mut columns = vec![rgb.shallow_clone()];
         for map in maps {
             let map = map.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_unsqueeze(1)?;
-            let map = map.f_upsample_nearest2d([h, w], None, None)?.f_to_kind(Kind::Int64)?;
+            let map = map.f_internal_upsample_nearest_exact2d([h, w], None, None)?.f_to_kind(Kind::Int64)?;
             let colored =
                 table.f_index_select(0, &map.f_reshape([-1])?)?.f_view([n, h, w, 4])?.f_permute([0, 3, 1, 2])?;
             let (color, opacity) = (colored.f_narrow(1, 0, 3)?, colored.f_narrow(1, 3, 1)?);

@@ -264,6 +264,16 @@ impl Run {
             || (self.setup.validate_every > 0 && (step + 1).is_multiple_of(self.setup.validate_every))
     }
 
+    /// Whether a line is that of a validation: it has a validation loss, or what decides which checkpoint is the best.
+    pub fn is_validation(&self, line: &Map<String, Value>) -> bool {
+        line.contains_key("val_loss") || line.contains_key(&self.setup.goal.figure)
+    }
+
+    /// The name of the figure that decides which checkpoint is the best.
+    pub fn figure(&self) -> &str {
+        &self.setup.goal.figure
+    }
+
     pub fn begin_step(&mut self) {
         self.in_step = true;
         self.since = Some(Instant::now());

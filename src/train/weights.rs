@@ -157,7 +157,8 @@ mod tests {
             "depth": 2, "num_heads": 2}"#;
         let architecture: Architecture = serde_json::from_str(text).unwrap();
         let state = vec![("w".to_owned(), tch::Tensor::from_slice(&[1.0f32]))];
-        let trained_on = TrainedOn { mean: vec![0.5], std: vec![0.25], classes: vec!["wire".to_owned()] };
+        let trained_on =
+            TrainedOn { mean: vec![0.5], std: vec![0.25], classes: vec!["wire".to_owned()], colors: vec![[1, 2, 3]] };
         for trained_on in [None, Some(trained_on)] {
             write_described(&path, &state, Some(metadata(&architecture, trained_on.as_ref()))).unwrap();
             let read = read(&path).unwrap();

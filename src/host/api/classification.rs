@@ -9,11 +9,11 @@ use tch::{Kind, Tensor};
 use super::data::BatchHandle;
 use super::models::{ModelHandle, Network};
 use super::segmentation::{class_names, encoder_state, tuned_config};
-use super::tensor::TensorHandle;
+use super::tensor::{TensorHandle, size};
 use crate::host::errors::{ScriptResult, check_arg, script_error};
 use crate::host::options::{FromOption, OptionMap};
 use crate::host::session::Session;
-use crate::nn::upernet::cross_entropy;
+use crate::nn::upernet::{IGNORE, cross_entropy};
 use crate::nn::{Classifier, ClassifierConfig, Pass, Pool};
 
 pub fn register(engine: &mut Engine, models: &mut Module) {
@@ -54,6 +54,7 @@ mod functions {
         };
         let smoothing = options.or("label_smoothing", 0.0)?;
         options.finish()?;
+        size::check(&ctx, &[config.classes, config.encoder.embed_dim], Kind::Float)?;
         check_arg(&ctx, (0.0..1.0).contains(&smoothing), || {
             format!("label_smoothing: expected 0 or more, below 1, got {smoothing}")
         })?;
@@ -78,9 +79,16 @@ mod functions {
 /// Cross-entropy of scores. Shapes: `logits [N, K]` or `[N, K, H, W]`, `labels [N]` or `[N, H, W]`, int64; 255 does not count.
 pub fn entropy(ctx: &NativeCallContext, logits: &Tensor, labels: &Tensor) -> ScriptResult<TensorHandle> {
     let (scores, expected) = (logits.size(), labels.size());
-    let fits = scores.len() >= 2 && scores[..1] == expected[..1.min(expected.len())] && scores[2..] == expected[1..];
+    let fits = scores.len() >= 2 && !expected.is_empty() && scores[0] == expected[0] && scores[2..] == expected[1..];
     check_arg(ctx, fits, || format!("labels: {expected:?} does not fit logits of shape {scores:?}"))?;
     check_arg(ctx, labels.kind() == Kind::Int64, || "labels: expected whole numbers".to_owned())?;
+    // Checked here, because a GPU would not recover from it.
+    let beyond = |labels: &Tensor| -> Result<bool, tch::TchError> {
+        let outside = labels.f_lt(0)?.f_logical_or(&labels.f_ge(scores[1])?.f_logical_and(&labels.f_ne(IGNORE)?)?)?;
+        Ok(outside.f_any()?.f_int64_value(&[])? != 0)
+    };
+    let beyond = beyond(labels).map_err(|err| script_error(ctx, err))?;
+    check_arg(ctx, !beyond, || format!("labels: expected 0 to {}, or 255 for none", scores[1] - 1))?;
     Ok(cross_entropy(logits, labels, None, 0.0).map_err(|err| script_error(ctx, err))?.into())
 }
 
@@ -95,14 +103,21 @@ mod methods {
         batch: BatchHandle,
         pool: ImmutableString,
     ) -> ScriptResult<TensorHandle> {
-        let Some(pool) = Pool::from_option(Dynamic::from(pool.clone())) else {
-            return Err(script_error(&ctx, format!("pool: expected {}, got \"{pool}\"", Pool::EXPECTED)));
+        let name = pool;
+        let Some(pool) = Pool::from_option(Dynamic::from(name.clone())) else {
+            return Err(script_error(&ctx, format!("pool: expected {}, got \"{name}\"", Pool::EXPECTED)));
         };
         let images = batch.images.tensor();
         let made = tch::no_grad(|| match model.network() {
             Network::Mae(mae) => pool.apply(&mae.encoder().forward(images, None, Pass::EVALUATE)?),
             Network::Vit(vit) => pool.apply(&vit.forward(images, None, Pass::EVALUATE)?),
-            Network::Classifier(classifier, _) => classifier.features(images, Pass::EVALUATE),
+            Network::Classifier(classifier, _) if classifier.config().pool == pool => {
+                classifier.features(images, Pass::EVALUATE)
+            }
+            Network::Classifier(..) => {
+                let message = format!("pool: this classifier was made for the other kind of features than \"{name}\"");
+                Err(crate::nn::NnError::Config(message))
+            }
             _ => {
                 let message = "features: expected a masked autoencoder, a vision transformer or a classifier";
                 Err(crate::nn::NnError::Config(message.to_owned()))

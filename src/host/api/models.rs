@@ -138,6 +138,16 @@ pub fn labels(ctx: &NativeCallContext, what: &str, batch: &BatchHandle) -> Scrip
     })
 }
 
+/// Refuses labels that the model has no class for: a GPU would not recover from them.
+pub fn check_classes(ctx: &NativeCallContext, what: &str, batch: &BatchHandle, classes: i64) -> ScriptResult<()> {
+    match batch.classes.filter(|given| *given > classes) {
+        Some(given) => {
+            Err(script_error(ctx, format!("{what}: the images have {given} classes, expected at most {classes}")))
+        }
+        None => Ok(()),
+    }
+}
+
 fn no_loss(ctx: &NativeCallContext, what: &str) -> Box<rhai::EvalAltResult> {
     script_error(ctx, format!("{what}: this model has no loss of its own; compute one from forward(x)"))
 }
@@ -280,10 +290,14 @@ mod methods {
         let loss = match model.network() {
             Network::Mae(mae) => mae.loss(images, place),
             Network::Upernet(upernet, weights) => {
-                upernet.loss(images, masks(&ctx, "loss", &batch)?.tensor(), weights.as_ref(), place)
+                let masks = masks(&ctx, "loss", &batch)?;
+                check_classes(&ctx, "loss", &batch, upernet.config().classes)?;
+                upernet.loss(images, masks.tensor(), weights.as_ref(), place)
             }
             Network::Classifier(classifier, smoothing) => {
-                classifier.loss(images, labels(&ctx, "loss", &batch)?.tensor(), *smoothing, place)
+                let labels = labels(&ctx, "loss", &batch)?;
+                check_classes(&ctx, "loss", &batch, classifier.config().classes)?;
+                classifier.loss(images, labels.tensor(), *smoothing, place)
             }
             Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) => return Err(no_loss(&ctx, "loss")),
         };
@@ -316,10 +330,12 @@ mod methods {
             Network::Mae(mae) => mae.evaluate(images, &batch.place),
             Network::Upernet(upernet, weights) => {
                 let masks = masks(&ctx, "evaluate", &batch)?;
+                check_classes(&ctx, "evaluate", &batch, upernet.config().classes)?;
                 tch::no_grad(|| upernet.loss_with(images, masks.tensor(), weights.as_ref(), Pass::EVALUATE))
             }
             Network::Classifier(classifier, _) => {
                 let labels = labels(&ctx, "evaluate", &batch)?;
+                check_classes(&ctx, "evaluate", &batch, classifier.config().classes)?;
                 tch::no_grad(|| cross_entropy(&classifier.logits(images, Pass::EVALUATE)?, labels.tensor(), None, 0.0))
             }
             Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) => return Err(no_loss(&ctx, "evaluate")),

@@ -8,11 +8,11 @@ use rhai::{Array, Dynamic, Engine, FLOAT, INT, ImmutableString, Map, Module, Nat
 use tch::{Kind, Tensor};
 
 use super::data::BatchHandle;
-use super::models::{ModelHandle, Network, PictureHandle, masks};
+use super::models::{ModelHandle, Network, PictureHandle, check_classes, check_size, masks};
 use super::tensor::{TensorHandle, size};
 use crate::confusion::Confusion;
 use crate::host::convert;
-use crate::host::errors::{ScriptResult, script_error};
+use crate::host::errors::{ScriptResult, check_arg, script_error};
 use crate::host::options::{ImageSize, OptionMap};
 use crate::host::session::Session;
 use crate::nn::{NnResult, Prediction, Upernet, UpernetConfig, VitConfig, pos_embed};
@@ -67,6 +67,7 @@ pub fn tuned_config(
         config.image_size = (height, width);
     }
     config.drop_path = options.or("drop_path", 0.0)?;
+    check_size(ctx, &config, config.embed_dim)?;
     Ok(config)
 }
 
@@ -124,6 +125,7 @@ mod functions {
         config.check().map_err(|err| script_error(&ctx, err))?;
         let joined = config.encoder.embed_dim + config.pool_scales.len() as i64 * config.channels;
         size::check(&ctx, &[config.channels, joined.max(4 * config.channels), 9], Kind::Float)?;
+        size::check(&ctx, &[config.aux_channels, config.encoder.embed_dim, 9], Kind::Float)?;
         let session = Session::of(&ctx);
         let device = session.options.device;
         let weights = weights.map(|given| super::class_weights(&ctx, &given, classes, device)).transpose()?;
@@ -174,7 +176,13 @@ fn prediction(ctx: &NativeCallContext, model: &ModelHandle, batch: &BatchHandle,
     options.finish()?;
     let images = batch.images.tensor();
     let made = match model.network() {
-        Network::Upernet(upernet, _) => upernet.predict(images, &how),
+        Network::Upernet(upernet, _) => {
+            if let Some((height, width)) = how.size {
+                check_arg(ctx, height > 0 && width > 0, || format!("size: expected pixels, got [{height}, {width}]"))?;
+                size::check(ctx, &[batch.size(), upernet.config().classes, height, width], images.kind())?;
+            }
+            upernet.predict(images, &how)
+        }
         Network::Classifier(classifier, _) => {
             tch::no_grad(|| Ok(classifier.logits(images, crate::nn::Pass::EVALUATE)?.f_argmax(1, false)?))
         }
@@ -222,6 +230,7 @@ mod methods {
         prediction: TensorHandle,
     ) -> ScriptResult<()> {
         let masks = masks(&ctx, "add", &batch)?;
+        check_classes(&ctx, "add", &batch, scores.names.len() as i64)?;
         let mut confusion = scores.confusion.borrow_mut();
         segmentation::add(&mut confusion, masks.tensor(), prediction.tensor()).map_err(|err| script_error(&ctx, err))
     }
@@ -244,13 +253,12 @@ mod methods {
         super::optional(scores.confusion.borrow().mean_accuracy())
     }
 
-    /// Intersection over union by name of class; `()` for a class neither annotated nor predicted.
+    /// Intersection over union by name of class; without the classes that are neither annotated nor predicted.
     #[rhai_fn(get = "iou", pure)]
     pub fn iou(scores: &mut ScoresHandle) -> Map {
         let confusion = scores.confusion.borrow();
-        let of =
-            |(class, name): (usize, &ImmutableString)| (name.as_str().into(), super::optional(confusion.iou(class)));
-        scores.names.iter().enumerate().map(of).collect()
+        let of = |(class, name): (usize, &ImmutableString)| Some((name.as_str().into(), confusion.iou(class)?.into()));
+        scores.names.iter().enumerate().filter_map(of).collect()
     }
 
     /// Pixels by (annotation, prediction): an array with a row per annotated class.
@@ -292,17 +300,21 @@ mod methods {
         text
     }
 
-    /// A picture with each image, its annotation if it has one, and the prediction laid over it in the classes' colors.
-    #[rhai_fn(return_raw)]
+    /// A picture with each image, its annotation if it has one, and the prediction laid over it in the colors of the classes
+    /// that the model was trained on.
+    #[rhai_fn(return_raw, pure)]
     pub fn overlay(
         ctx: NativeCallContext,
+        model: &mut ModelHandle,
         batch: BatchHandle,
         prediction: TensorHandle,
     ) -> ScriptResult<PictureHandle> {
         let normalization = (&batch.normalization.mean[..], &batch.normalization.std[..]);
         let mut maps: Vec<&Tensor> = batch.masks.iter().map(TensorHandle::tensor).collect();
         maps.push(prediction.tensor());
-        let picture = Picture::segmentation(batch.images.tensor(), &maps, &batch.colors, normalization);
+        let known = model.registry().trained_on().map(|said| said.colors).filter(|colors| !colors.is_empty());
+        let colors = known.as_deref().unwrap_or(&batch.colors);
+        let picture = Picture::segmentation(batch.images.tensor(), &maps, colors, normalization);
         Ok(PictureHandle(Rc::new(picture.map_err(|err| script_error(&ctx, err))?)))
     }
 }

@@ -51,16 +51,20 @@ fn load_model(ctx: &NativeCallContext, path: &str, options: Map) -> ScriptResult
     let hints = hints(&mut options)?;
     let image_size = options.get("image_size")?.map(|ImageSize(height, width)| (height, width));
     let channels: Option<i64> = options.get("channels")?;
+    let encoder_alone = options.or("encoder", false)?;
     options.finish()?;
     let mut opened = open_readable(ctx, path, Hints { image_size, ..hints })?;
     let fail = |err: Failure| script_error(ctx, err);
     let complete = opened.imported.complete();
     opened.of_file(complete).map_err(fail)?;
+    if encoder_alone {
+        opened.drop_decoder();
+    }
     let encoder = opened.imported.architecture.encoder();
     if channels.is_some_and(|channels| channels != encoder.channels) {
         if matches!(opened.imported.architecture, Architecture::Mae(_)) {
             let problem = format!("{}: its decoder predicts pixels of {} channels", opened.what(), encoder.channels);
-            let hint = "only an encoder can be adapted: make the model with models::mae, then model.init(path, #{ channels: … })";
+            let hint = "only an encoder can be adapted: models::load(path, #{ encoder: true, channels: … }), or model.init(path, #{ channels: … })";
             return Err(fail(Failure::script(problem).with_hint(hint)));
         }
         opened.fold().map_err(fail)?; // The patch embedding's R belongs to the old channels.

@@ -56,6 +56,8 @@ pub struct BatchHandle {
     pub names: Rc<Vec<String>>,
     /// Height and width of the annotations; without any, of the images before they were resized. Only of whole images.
     pub own_size: Option<(i64, i64)>,
+    /// How many classes its dataset has.
+    pub classes: Option<i64>,
     /// Of the classes.
     pub colors: Rc<Vec<[u8; 3]>>,
     pub place: Place,
@@ -88,7 +90,8 @@ impl BatchHandle {
         let colors =
             dataset.classes().map_or_else(|| (0..255).map(palette_color).collect(), |table| table.colors.clone());
         let (names, colors) = (Rc::new(batch.names), Rc::new(colors));
-        Ok(Self { images: images.into(), masks, labels, names, own_size, colors, place, normalization })
+        let classes = dataset.classes().map(|table| table.len() as i64);
+        Ok(Self { images: images.into(), masks, labels, names, own_size, classes, colors, place, normalization })
     }
 
     /// Images in the batch.
@@ -266,15 +269,17 @@ mod functions {
     /// Batches for training, prepared ahead by threads; each is a function of the seed and the step alone.
     ///
     /// Options: `batch` (images per step), `micro_batches` (1), `image_size` (pixels, or `[height, width]`), `crop`
-    /// (`"random"`, `"center"`, `"none"`), `flip` (true), `workers` (the number of processors).
+    /// (`"random"`, `"center"`, `"none"`), `flip` (true), `normalization` (the dataset's; `model.normalization` is that of a
+    /// trained model), `workers` (the number of processors).
     #[rhai_fn(return_raw)]
     pub fn loader(ctx: NativeCallContext, dataset: DatasetHandle, options: Map) -> ScriptResult<LoaderHandle> {
         let mut options = OptionMap::new(&ctx, "data::loader", options);
         let crop = options.or("crop", Crop::Random)?;
         let config = config(&mut options, "data::loader", crop)?;
+        let known = options.get::<Map>("normalization")?.map(|given| normalization(&ctx, given)).transpose()?;
         options.finish()?;
         let seed = config.seed;
-        let loader = Loader::new(dataset.0, config).map_err(|err| script_error(&ctx, err))?;
+        let loader = Loader::new(normalized(&ctx, dataset.0, known)?, config).map_err(|err| script_error(&ctx, err))?;
         Ok(LoaderHandle { loader: Rc::new(loader), seed })
     }
 
@@ -311,21 +316,10 @@ mod functions {
         let mut options = OptionMap::new(&ctx, "data::batches", options);
         let batch = options.count("batch")?.unwrap_or(1) as usize;
         let eval_edge = options.count("eval_edge")?.unwrap_or(0) as usize;
-        let known = options.get::<Map>("normalization")?.map(|given| super::normalization(&ctx, given)).transpose()?;
+        let known = options.get::<Map>("normalization")?.map(|given| normalization(&ctx, given)).transpose()?;
         let workers = options.count("workers")?.map_or_else(data::default_workers, |n| n.max(1) as usize);
         options.finish()?;
-        let dataset = match known {
-            Some(known) if known.mean.len() == dataset.0.channels() && known.std.len() == known.mean.len() => {
-                dataset.0.with_normalization(known)
-            }
-            Some(known) => {
-                let (channels, given) = (dataset.0.channels(), known.mean.len());
-                let message =
-                    format!("normalization: the images have {channels} channels, the model was trained on {given}");
-                return Err(script_error(&ctx, message));
-            }
-            None => dataset.0,
-        };
+        let dataset = normalized(&ctx, dataset.0, known)?;
         let pairs = Segmentation { long_edge: (1, 1), jitter: None, eval_edge };
         let made = ValLoader::whole(dataset, batch, pairs, workers);
         Ok(ValLoaderHandle { loader: Rc::new(made.map_err(|err| script_error(&ctx, err))?) })
@@ -343,6 +337,16 @@ fn normalization(ctx: &NativeCallContext, given: Map) -> ScriptResult<data::Norm
     let (mean, std) = (numbers("mean")?, numbers("std")?);
     options.finish()?;
     Ok(data::Normalization { mean, std })
+}
+
+/// The dataset under a given normalization, or under its own.
+fn normalized(ctx: &NativeCallContext, dataset: Dataset, known: Option<data::Normalization>) -> ScriptResult<Dataset> {
+    let Some(known) = known else { return Ok(dataset) };
+    let (channels, given) = (dataset.channels(), known.mean.len());
+    check_arg(ctx, channels == given && known.std.len() == given, || {
+        format!("normalization: the images have {channels} channels, the model was trained on {given}")
+    })?;
+    Ok(dataset.with_normalization(known))
 }
 
 #[export_module]

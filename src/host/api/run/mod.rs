@@ -106,6 +106,11 @@ impl RunHandle {
     }
 }
 
+/// Whether a line of `metrics.jsonl` has this figure from the run itself.
+fn is_the_runs_own(figure: &str) -> bool {
+    ["step", "epoch", "wall_s", "images_per_s"].contains(&figure)
+}
+
 /// Reads one logged value: numbers, text and flags as they are, tensors from the device. Not finite is `null`.
 fn logged(ctx: &NativeCallContext, name: &str, value: Dynamic) -> ScriptResult<Value> {
     if let Some(tensor) = value.read_lock::<TensorHandle>() {
@@ -133,7 +138,7 @@ mod functions {
     /// Options: `model`, `opt`, `loader`; `val` (a validation loader, for the list of files), `recipe` (a map, kept in
     /// `run.json`), `name` (the script's), `validate_every` (steps; 0 is at the end only), `log_every` (10 steps),
     /// `save_every` (steps; as often as it validates, 100 if it does not), `best` (the logged figure that decides which
-    /// checkpoint is the best: `"val_loss"`, where less is better; of any other one, such as `"miou"`, more is).
+    /// checkpoint is the best: `"val_loss"`, or another; less is better where its name ends in `loss`, else more).
     #[rhai_fn(return_raw)]
     pub fn start(ctx: NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
         let session = Session::of(&ctx);
@@ -153,6 +158,9 @@ mod functions {
         let log_every = options.count("log_every")?.unwrap_or(10);
         let save_every = options.count("save_every")?.unwrap_or(if validate_every > 0 { validate_every } else { 100 });
         let figure = options.or("best", Goal::default().figure)?;
+        if is_the_runs_own(&figure) {
+            return Err(options.error(format!("best: {figure} is logged by the run itself; name a figure of run.log")));
+        }
         let goal = Goal { higher: !figure.ends_with("loss"), figure };
         options.finish()?;
 
@@ -172,9 +180,11 @@ mod functions {
         record.insert("images".to_owned(), json!(loader.loader.dataset().len()));
         let normalization = loader.loader.normalization();
         record.insert("normalization".to_owned(), json!(normalization));
-        let classes = loader.loader.dataset().classes().map_or(Vec::new(), |table| table.names.clone());
+        let table = loader.loader.dataset().classes();
+        let (classes, colors) =
+            table.map_or_else(Default::default, |table| (table.names.clone(), table.colors.clone()));
         let (mean, std) = (normalization.mean.clone(), normalization.std.clone());
-        registry.set_trained_on(Some(TrainedOn { mean, std, classes }));
+        registry.set_trained_on(Some(TrainedOn { mean, std, classes, colors }));
 
         let mut datasets = vec![loader.loader.dataset().clone()];
         datasets.extend(val.as_ref().map(|val| val.loader.dataset().clone()));
@@ -283,7 +293,8 @@ mod methods {
             inner.step()
         };
         let progress = Rc::clone(&run.progress);
-        *progress.borrow_mut() = (first < total).then(|| Progress::new(&run.name, first, total));
+        let figure = run.run.borrow().figure().to_owned();
+        *progress.borrow_mut() = (first < total).then(|| Progress::new(&run.name, &figure, first, total));
         Session::of(&ctx).set_printer(move |text| match progress.borrow().as_ref() {
             Some(progress) => progress.print(|| print_line(text)),
             None => print_line(text),
@@ -301,7 +312,7 @@ mod methods {
         }
         let mut read = serde_json::Map::new();
         for (name, value) in fields {
-            if ["step", "epoch", "wall_s", "images_per_s"].contains(&name.as_str()) {
+            if super::is_the_runs_own(&name) {
                 return Err(script_error(&ctx, format!("log: {name} is logged by the run itself; take another name")));
             }
             let value = logged(&ctx, &name, value)?;

@@ -110,6 +110,11 @@ mod methods {
         check_arg(&ctx, n as usize == batch.names.len(), || {
             format!("labels: {n} maps for {} images", batch.names.len())
         })?;
+        let labels_fit = || -> Result<bool, tch::TchError> {
+            Ok(labels.f_lt(0)?.f_logical_or(&labels.f_gt(255)?)?.f_any()?.f_int64_value(&[])? == 0)
+        };
+        let fit = n == 0 || labels_fit().map_err(|err| script_error(&ctx, err))?;
+        check_arg(&ctx, fit, || "labels: expected 0 to 255, as an 8-bit mask holds them".to_owned())?;
         let write = |i: i64, name: &str| -> Result<(), Failure> {
             let map = labels.f_select(0, i)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Uint8)?.f_contiguous()?;
             let bytes = Vec::<u8>::try_from(&map.f_view([-1])?)?;
@@ -131,6 +136,7 @@ mod methods {
         name: ImmutableString,
         picture: PictureHandle,
     ) -> ScriptResult<ImmutableString> {
+        check_arg(&ctx, !name.trim().is_empty(), || "name: expected one, got empty text".to_owned())?;
         let write = || -> Result<PathBuf, TrainError> {
             let (png, ..) = picture.0.png()?;
             let path = output.place("pictures", &name)?;

@@ -117,7 +117,7 @@ impl Steps {
         if let Some(progress) = handle.progress.borrow().as_ref() {
             progress.step(step, line.as_ref());
         }
-        let validated = line.is_some_and(|line| line.contains_key("val_loss"));
+        let validated = line.is_some_and(|line| handle.run.borrow().is_validation(&line));
         let new_epoch = handle.run.borrow().epoch() > epoch_before;
         for (hook, due) in [(ON_STEP, true), (ON_EPOCH, new_epoch), (ON_VALIDATION, validated)] {
             if due {

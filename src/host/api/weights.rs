@@ -162,7 +162,8 @@ pub mod functions {
 
     /// The same. Options: `num_heads`, `decoder_num_heads`, `mask_ratio`, `norm_pix`, where the file does not say them;
     /// `image_size` (pixels, or `[height, width]`): positions are interpolated; `channels`: the patch embedding is adapted;
-    /// `head` (false): a classifier with its head, not the vision transformer alone.
+    /// `head` (false): a classifier with its head, not the vision transformer alone; `encoder` (false): of a masked autoencoder
+    /// the encoder alone.
     #[rhai_fn(name = "load", return_raw)]
     pub fn load_with(ctx: NativeCallContext, path: ImmutableString, options: Map) -> ScriptResult<ModelHandle> {
         load_model(&ctx, &path, options)

@@ -4,6 +4,7 @@
 pub mod checkpoint;
 pub mod error;
 pub mod experiment;
+pub mod goal;
 pub mod metrics;
 pub mod optimizer;
 pub mod pictures;

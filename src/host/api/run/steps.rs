@@ -8,7 +8,7 @@ use rhai::{Dynamic, GlobalRuntimeState, INT, NativeCallContext, Position};
 use super::RunHandle;
 use crate::host::errors::{ScriptResult, Stop, unplaced};
 use crate::host::say::say;
-use crate::train::run::Status;
+use crate::train::run::{Goal, Status};
 
 /// The functions of a script that a run calls by itself, with the run as their argument.
 const ON_STEP: &str = "on_step";
@@ -125,6 +125,10 @@ impl Steps {
             }
         }
         let mut run = handle.run.borrow_mut();
+        if step == run.total() && run.best().is_none() && run.figure() != Goal::default().figure {
+            let figure = run.figure();
+            say(&format!("{}: {figure} was never logged, so there is no best checkpoint", handle.name));
+        }
         if let Some(session) = handle.session.upgrade() {
             run.set_draws(session.draws());
         }

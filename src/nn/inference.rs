@@ -89,13 +89,14 @@ impl Upernet {
         let options = (self.registry().kind(), image.device());
         let mut strip = Tensor::f_zeros([1, self.config().classes, window.0, width], options)?;
         let mut counts = Tensor::f_zeros([1, 1, window.0, width], options)?;
+        let once = Tensor::f_ones([1, 1, window.0, window.1], options)?;
         let mut labels = Vec::new();
         for (i, &top) in tops.iter().enumerate() {
             for &left in &lefts {
                 let cut = image.f_narrow(2, top, window.0)?.f_narrow(3, left, window.1)?;
                 let scores = with_mirror(&cut, how.flip, |cut| self.logits(cut, Pass::EVALUATE))?;
                 let _ = strip.f_narrow(3, left, window.1)?.f_add_(&scores)?;
-                let _ = guarded_increment(&counts.f_narrow(3, left, window.1)?)?;
+                let _ = counts.f_narrow(3, left, window.1)?.f_add_(&once)?;
             }
             // Rows above the next window's are done.
             let done = tops.get(i + 1).map_or(window.0, |next| next - top);
@@ -125,10 +126,6 @@ fn starts(side: i64, window: i64, overlap: f64) -> Vec<i64> {
     let mut starts: Vec<i64> = (0..).map(|i| i * stride).take_while(|start| start + window < side).collect();
     starts.push((side - window).max(0));
     starts
-}
-
-fn guarded_increment(counts: &Tensor) -> NnResult<Tensor> {
-    Ok(counts.shallow_clone().f_add_(&counts.f_ones_like()?)?)
 }
 
 /// The strip moved up by `rows`, zeros below.

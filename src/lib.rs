@@ -7,6 +7,7 @@
 
 pub mod confusion;
 pub mod data;
+pub mod energy;
 pub mod host;
 pub mod libtorch;
 pub mod nn;

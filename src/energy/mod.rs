@@ -1,0 +1,4 @@
+//! What a run costs: energy by component, each figure with its source, and the emissions that come of it.
+
+pub mod sensor;
+pub mod units;

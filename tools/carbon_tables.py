@@ -33,8 +33,8 @@ where one coincides with the region. The selection is the one that codecarbon 3.
 EPA eGRID2023: United States Environmental Protection Agency, Emissions & Generation Resource Integrated Database
   (eGRID2023), state annual CO2-equivalent total output emission rate (STC2ERTA), 2023, lb/MWh times 0.45359237;
   a work of the US government, public domain (https://www.epa.gov/egrid).
-codecarbon mix of 2023: the provinces' mix of generation of 2023 in codecarbon, which names no publisher, times its factors for
-  coal 995.725971, petroleum 816.6885263, natural gas 743.8415916 g/kWh; all else counts as 0 (not lifecycle).
+codecarbon mix of 2023: the provinces' mix of generation of 2023 in codecarbon, which names no publisher, times its
+  factors for coal 995.725971, petroleum 816.6885263, natural gas 743.8415916 g/kWh; all else counts as 0.
 ENTSO-E 2025: ENTSO-E Transparency Platform, Actual Generation per Production Type, bidding zones, 2025, times
   codecarbon's lifecycle factors; derived by Khepri 1.3 (https://doi.org/10.5281/zenodo.22285397). Generation of types
   without a factor counts as 0: SE4 (15 % of it) is a lower bound. Licence of the data: the platform's terms.
@@ -93,9 +93,9 @@ COMMON = {
 }
 
 PROVINCES = {
-    "alberta": "AB", "british columbia": "BC", "manitoba": "MB", "new brunswick": "NB", "newfoundland and labrador": "NL",
-    "northwest territories": "NT", "nova scotia": "NS", "nunavut": "NU", "ontario": "ON", "prince edward island": "PE",
-    "quebec": "QC", "saskatchewan": "SK", "yukon": "YT",
+    "alberta": "AB", "british columbia": "BC", "manitoba": "MB", "new brunswick": "NB",
+    "newfoundland and labrador": "NL", "northwest territories": "NT", "nova scotia": "NS", "nunavut": "NU",
+    "ontario": "ON", "prince edward island": "PE", "quebec": "QC", "saskatchewan": "SK", "yukon": "YT",
 }  # fmt: skip
 PROVINCE_NAMES = {"NL": ["Newfoundland"], "PE": ["PEI"], "QC": ["Québec"], "YT": ["Yukon Territory"], "NT": ["NWT"]}
 CANADA_FACTORS = {"coal": 995.725971, "petroleum": 816.6885263, "naturalGas": 743.8415916}
@@ -218,7 +218,9 @@ def tdps(folder):
             name = re.sub(r"(?<=i\d)\+(?=\d)", "-", name)  # `Core i5+8400`: sold with a memory module.
             name = " ".join(name.split())
             words = re.split(r"[ -]", name)
-            if not {"AMD", "Intel"} & set(words) or "," in name or "/" in name or not re.fullmatch(r"\d+(\.\d+)?", row["TDP"]):
+            if not {"AMD", "Intel"} & set(words) or re.search("[,/]", name):
+                continue
+            if not re.fullmatch(r"\d+(\.\d+)?", row["TDP"]) or float(row["TDP"]) == 0:  # `27.29.5`, and one of 0.
                 continue
             # `Athlon 64` is a family; what follows names the model.
             rest = [word for word in words if word != "64" or "Athlon" not in words and "Turion" not in words]
@@ -234,7 +236,8 @@ def main():
     # Its folder is found without importing it: the package logs and measures on import.
     folder = Path(importlib.metadata.distribution("codecarbon").locate_file("codecarbon"))
     write("carbon_intensity.csv", COUNTRY_NOTES, "iso2,iso3,name,other_names,g_per_kwh,year", countries(folder))
-    write("carbon_regions.csv", REGION_NOTES, "iso3,region,name,other_names,zone,g_per_kwh,year,source", regions(folder))
+    columns = "iso3,region,name,other_names,zone,g_per_kwh,year,source"
+    write("carbon_regions.csv", REGION_NOTES, columns, regions(folder))
     write("cpu_tdp.csv", TDP_NOTES, "name,watts", tdps(folder))
 
 

@@ -286,12 +286,13 @@ fn nearest(given: &str, rows: impl Iterator<Item = (&'static str, &'static str)>
     if given.is_empty() {
         return Vec::new();
     }
+    let edits = |name: &str| damerau_levenshtein(&given, &key(name));
+    let begins = |name: &str| key(name).starts_with(&given);
     let mut ranked: Vec<_> = rows
         .map(|(name, others)| {
-            let names = || std::iter::once(name).chain(others.split('|').filter(|other| !other.is_empty())).map(key);
-            let begins = names().any(|name| name.starts_with(&given));
-            let edits = names().map(|name| damerau_levenshtein(&given, &name)).min().unwrap_or(usize::MAX);
-            (!begins, edits, name)
+            let others = || others.split('|').filter(|other| !other.is_empty());
+            let rank = if begins(name) { 0 } else { 2 - usize::from(others().any(begins)) };
+            (rank, others().map(edits).fold(edits(name), usize::min), name)
         })
         .collect();
     ranked.sort_unstable();
@@ -432,10 +433,14 @@ mod tests {
         );
         assert_eq!(error("", None), format!("{expected} ``"));
         assert!(error("nether", None).contains("did you mean Netherlands, "), "{}", error("nether", None));
-        assert!(error("united", None).contains("United Kingdom, United States, "), "{}", error("united", None));
+        assert!(
+            error("united", None).ends_with("mean United Arab Emirates, United Kingdom, United States?"),
+            "{}",
+            error("united", None)
+        );
         assert_eq!(
             error("USA", Some("Californa")),
-            "region: expected a region of United States, got `Californa`; did you mean California, Colorado, Alabama?"
+            "region: expected a region of United States, got `Californa`; did you mean California, Arizona, Alabama?"
         );
         assert_eq!(
             error("Netherlands", Some("Utrecht")),

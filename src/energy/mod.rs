@@ -2,4 +2,5 @@
 
 pub mod intensity;
 pub mod sensor;
+pub mod tdp;
 pub mod units;

@@ -217,6 +217,12 @@ fn a_counter_that_fails_once_covers_the_span_later() {
     fake.set("0.energy", 0);
     fake.set("0.energy_mj", 5_009_000);
     assert_eq!(used(sensor.poll(at(30))), 9.0);
+    // One that happens to fail when it is opened is not given up for power.
+    fake.set("0.energy", UNKNOWN);
+    let mut gpu = fake.only();
+    assert!(matches!(gpu.sensors[0].poll(at(0)), Polled::Missed(_)));
+    fake.set("0.energy", 0);
+    assert_eq!(gpu.sensors[0].poll(at(15)), Polled::Begins);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use thiserror::Error;
 
-pub use cuda::{exit_now, load as load_cuda};
+pub use cuda::{cuda_bus_id, exit_now, load as load_cuda};
 pub use shim::{AdamWStep, clear_grads, fused_adamw};
 
 /// A failed libtorch operation: the first line of its message, without the C++ stack that follows.

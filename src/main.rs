@@ -1,10 +1,13 @@
 //! The command line: what can be asked for, in clap's types, and one short function per subcommand.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use dbp_host::host::device::DeviceChoice;
+use dbp_host::host::energy::command::CommandOptions;
+use dbp_host::host::energy::{Asked, EnergyOptions};
 use dbp_host::host::export::{ExportOptions, FormatChoice};
 use dbp_host::host::{self, Options};
 
@@ -30,6 +33,85 @@ struct Cli {
 enum Command {
     /// Write a model's weights for timm, the MAE release or Hugging Face, decorrelation folded in
     Export(ExportArgs),
+    /// Say what this machine has for training and metering: what was found, what is missing, what to do
+    Doctor(DoctorArgs),
+    /// Run any program and say what it cost in energy and CO₂, by the meter that runs have
+    Energy(EnergyArgs),
+}
+
+/// Where the machine stands, for the CO₂ of its electricity. It is never looked up over the network.
+#[derive(clap::Args)]
+struct GridArgs {
+    /// Country of the grid: ISO code or English name; without one, the world's average intensity
+    #[arg(long, value_name = "COUNTRY", env = "DBP_HOST_COUNTRY")]
+    country: Option<String>,
+
+    /// State, province or bidding zone of the grid, where the tables have it
+    #[arg(long, value_name = "REGION", env = "DBP_HOST_REGION")]
+    region: Option<String>,
+
+    /// Power usage effectiveness of the data center
+    #[arg(long, value_name = "RATIO", env = "DBP_HOST_PUE")]
+    pue: Option<f64>,
+
+    /// Carbon intensity in g CO₂e/kWh, over the tables
+    #[arg(long, value_name = "GRAMS", env = "DBP_HOST_CARBON_INTENSITY")]
+    carbon_intensity: Option<f64>,
+
+    /// Ask Electricity Maps for the grid's intensity now; needs ELECTRICITY_MAPS_TOKEN and a country
+    #[arg(long)]
+    carbon_live: bool,
+}
+
+impl From<GridArgs> for EnergyOptions {
+    fn from(args: GridArgs) -> Self {
+        let GridArgs { country, region, pue, carbon_intensity: intensity, carbon_live: live } = args;
+        Self { country, region, pue, intensity, live }
+    }
+}
+
+#[derive(clap::Args)]
+struct DoctorArgs {
+    /// Folder that run directories are to be made in
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+
+    /// Findings as JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    grid: GridArgs,
+}
+
+#[derive(clap::Args)]
+struct EnergyArgs {
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+
+    /// Seconds between two polls of the sensors
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    interval: f64,
+
+    /// Which sources figures may come from: sensors and else models, sensors only, models only
+    #[arg(long, value_name = "auto|measured|estimated", default_value = "auto")]
+    source: String,
+
+    /// GPUs to meter: none, all, or indices and UUIDs with commas; by default those of CUDA_VISIBLE_DEVICES
+    #[arg(long, value_name = "GPUS")]
+    gpus: Option<String>,
+
+    /// Add a row to this file, in the columns of codecarbon
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
+    /// Figures on stdout as JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    grid: GridArgs,
 }
 
 #[derive(clap::Args)]
@@ -92,12 +174,17 @@ struct RunArgs {
     /// Largest tensor a script may make, in bytes
     #[arg(long, value_name = "N", default_value_t = Options::MAX_TENSOR_BYTES)]
     max_tensor_bytes: u64,
+
+    #[command(flatten, next_help_heading = "Energy and CO₂")]
+    grid: GridArgs,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = match cli.command {
         Some(Command::Export(args)) => export(args),
+        Some(Command::Doctor(args)) => host::energy::doctor::doctor(&args.runs, &args.grid.into(), args.json),
+        Some(Command::Energy(args)) => energy(args),
         None => run(cli.run),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
@@ -127,12 +214,19 @@ fn run(args: RunArgs) -> i32 {
         allow_read: args.allow_read,
         max_operations: args.max_operations,
         max_tensor_bytes: args.max_tensor_bytes,
+        energy: args.grid.into(),
     })
 }
 
 fn export(args: ExportArgs) -> i32 {
     let ExportArgs { run, format, out, checkpoint } = args;
     host::export::export(ExportOptions { run, format, out, checkpoint })
+}
+
+fn energy(args: EnergyArgs) -> i32 {
+    let asked = Asked { interval: Some(args.interval), sources: Some(args.source), ..Asked::default() };
+    let EnergyArgs { command, gpus, out, json, grid, .. } = args;
+    host::energy::command::energy(CommandOptions { command, energy: grid.into(), asked, gpus, out, json })
 }
 
 fn usage(kind: ErrorKind, message: &str) -> ! {

@@ -16,12 +16,12 @@ impl Joules {
 
     /// As the powercap files of Linux count it.
     pub fn from_microjoules(count: u64) -> Self {
-        Self(count as f64 * 1e-6)
+        Self(count as f64 / 1e6)
     }
 
     /// As NVML counts it.
     pub fn from_millijoules(count: u64) -> Self {
-        Self(count as f64 * 1e-3)
+        Self(count as f64 / 1e3)
     }
 
     pub fn kwh(self) -> f64 {
@@ -63,7 +63,7 @@ pub struct Watts(pub f64);
 impl Watts {
     /// As NVML states it.
     pub fn from_milliwatts(count: u32) -> Self {
-        Self(f64::from(count) * 1e-3)
+        Self(f64::from(count) / 1e3)
     }
 
     /// The energy that this power comes to in `time`.

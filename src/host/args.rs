@@ -276,7 +276,7 @@ fn as_float(value: Dynamic) -> Dynamic {
 }
 
 /// A JSON value as it is.
-fn free(value: &Value) -> Dynamic {
+pub fn free(value: &Value) -> Dynamic {
     match value {
         Value::Null => Dynamic::UNIT,
         Value::Bool(value) => (*value).into(),

@@ -17,6 +17,7 @@ mod comments;
 pub mod convert;
 pub mod device;
 pub mod diagnosis;
+pub mod energy;
 pub mod engine;
 pub mod errors;
 pub mod export;

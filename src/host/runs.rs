@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Outcome;
 use super::args::read_run_json;
+use super::energy::{EnergyOptions, say_cost};
 use super::errors::{Failure, Kind};
 use super::session::{Options, Session};
 use crate::data::Dataset;
@@ -154,6 +155,7 @@ impl Runs {
             if run.status() == Status::Running {
                 run.set_skipped(skipped(datasets))?;
                 run.finish(status)?;
+                say_cost(&run.summary());
             }
         }
         Ok(())
@@ -216,6 +218,13 @@ pub fn restore_options(options: &mut Options) -> Result<(), Failure> {
             *limit = given[key].as_u64().unwrap_or(usual);
         }
     }
+    let energy = &mut options.energy;
+    if energy.country.is_none() {
+        energy.country = given["country"].as_str().map(str::to_owned);
+        energy.region = energy.region.take().or_else(|| given["region"].as_str().map(str::to_owned));
+    }
+    energy.pue = energy.pue.or_else(|| given["pue"].as_f64());
+    energy.intensity = energy.intensity.or_else(|| given["carbon_intensity"].as_f64());
     options.threads = options.threads.or_else(|| given["threads"].as_u64().map(|n| n as usize));
     Ok(())
 }
@@ -242,14 +251,22 @@ pub fn about(session: &Session) -> Map<String, Value> {
     about.insert("seed".to_owned(), json!(session.seed()));
     about.insert("device".to_owned(), json!(device_name(session.options.device)));
     let options = &session.options;
-    let given = json!({
+    let EnergyOptions { country, region, pue, intensity, live: _ } = &options.energy;
+    let mut given = json!({
         "seed": options.seed,
         "threads": tch::get_num_threads(),
         "folder": std::env::current_dir().ok(),
         "allow_read": options.allow_read,
         "max_operations": options.max_operations,
         "max_tensor_bytes": options.max_tensor_bytes,
+        "country": country,
+        "region": region,
+        "pue": pue,
+        "carbon_intensity": intensity,
     });
+    if let Some(given) = given.as_object_mut() {
+        given.retain(|key, value| !value.is_null() || key == "seed");
+    }
     about.insert("options".to_owned(), given);
     about.insert(
         "versions".to_owned(),

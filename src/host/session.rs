@@ -9,6 +9,7 @@ use std::rc::{Rc, Weak};
 use rhai::{Dynamic, Engine, NativeCallContext};
 
 use super::args::{Given, to_json};
+use super::energy::EnergyOptions;
 use super::errors::{Failure, Stop};
 use super::resolver::{Library, SourceStore};
 use super::runs::Runs;
@@ -35,6 +36,8 @@ pub struct Options {
     pub max_operations: u64,
     /// Largest tensor a script may make, in bytes.
     pub max_tensor_bytes: u64,
+    /// How every run's energy is accounted for.
+    pub energy: EnergyOptions,
 }
 
 impl Options {
@@ -56,6 +59,7 @@ impl Options {
             allow_read: Vec::new(),
             max_operations: Self::MAX_OPERATIONS,
             max_tensor_bytes: Self::MAX_TENSOR_BYTES,
+            energy: EnergyOptions::default(),
         }
     }
 }

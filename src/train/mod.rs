@@ -2,6 +2,7 @@
 //! metrics and pictures. The loop itself is a script's (`stdlib/mae.rhai`).
 
 pub mod checkpoint;
+pub mod cost;
 pub mod error;
 pub mod experiment;
 pub mod goal;

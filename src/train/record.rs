@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::TrainResult;
 use super::checkpoint::replace_file;
 use super::metrics::last_line;
+use crate::energy::reading::Reading;
+use crate::energy::units::Joules;
 
 /// Whether an entry of this name is the run's own, and not a note of the script.
 pub fn is_reserved(key: &str) -> bool {
@@ -15,10 +17,12 @@ pub fn is_reserved(key: &str) -> bool {
 }
 
 /// What a run keeps up to date.
-const OF_THE_RUN: [&str; 7] = ["status", "step", "steps", "wall_s", "elapsed_s", "best", "lost_s"];
+const OF_THE_RUN: [&str; 9] =
+    ["status", "step", "steps", "wall_s", "elapsed_s", "best", "lost_s", "lost_kwh", "energy"];
 
 /// What a run is started with; resuming and grouping rely on it.
-const OF_THE_START: [&str; 15] = [
+const OF_THE_START: [&str; 16] = [
+    "run_id",
     "name",
     "script",
     "arguments",
@@ -36,20 +40,29 @@ const OF_THE_START: [&str; 15] = [
     "normalization",
 ];
 
-/// Seconds of training that a kill has lost, this time and before: they were logged, but no checkpoint holds them.
-pub fn account_for_loss(dir: &Path, saved_wall_s: f64, record: &mut Map<String, Value>) -> f64 {
+/// Takes over what `run.json` said before, and adds what a kill has lost, this time and earlier: seconds and energy that were
+/// logged and that no checkpoint holds.
+pub fn account_for_loss(dir: &Path, saved_wall_s: f64, saved: Option<&Reading>, record: &mut Map<String, Value>) {
     let before: Value =
         fs::read(dir.join("run.json")).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
     // When it started, and what `Run::note` said before the checkpoint: the steps that said it are not run again.
     for (key, value) in before.as_object().into_iter().flatten() {
         let own = OF_THE_RUN.contains(&key.as_str());
-        if ["started", "git_commit"].contains(&key.as_str()) || (!own && !record.contains_key(key)) {
+        if ["started", "git_commit", "run_id"].contains(&key.as_str()) || (!own && !record.contains_key(key)) {
             record.insert(key.clone(), value.clone());
         }
     }
-    let logged = last_line(&dir.join("metrics.jsonl")).and_then(|line| line["wall_s"].as_f64()).unwrap_or(0.0);
-    let lost = before["lost_s"].as_f64().unwrap_or(0.0) + (logged - saved_wall_s).max(0.0);
-    (lost * 1e3).round() / 1e3
+    let saved_kwh = saved.and_then(Reading::energy).map_or(0.0, Joules::kwh);
+    let line = last_line(&dir.join("metrics.jsonl")).unwrap_or_default();
+    for (key, logged, saved, scale) in
+        [("lost_s", "wall_s", saved_wall_s, 1e3), ("lost_kwh", "energy_kwh", saved_kwh, 1e9)]
+    {
+        let lost = (line[logged].as_f64().unwrap_or(0.0) - saved).max(0.0);
+        let all = before[key].as_f64().unwrap_or(0.0) + lost;
+        if all > 0.0 {
+            record.insert(key.to_owned(), json!((all * scale).round() / scale));
+        }
+    }
 }
 
 /// Writes `skipped.csv`: files that could not be read, with the reason. Nothing is written where there are none.

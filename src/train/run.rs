@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use super::checkpoint::{Slot, replace_file};
+use super::cost::Cost;
 use super::error::At;
 pub use super::goal::{Best, Goal};
 use super::metrics::LineLog;
@@ -22,6 +23,8 @@ use super::pictures::{self, Picture};
 use super::record;
 use super::tensorboard::{self, EventWriter};
 use super::{TrainError, TrainResult, weights};
+use crate::energy::config::Config;
+use crate::energy::reading::Reading;
 use crate::nn::{DecorState, Registry};
 
 /// How a run ended, or that it has not; as `run.json` has it.
@@ -57,6 +60,9 @@ struct State {
     line: Map<String, Value>,
     /// Files that could not be read up to here, with the reason.
     skipped: Vec<(String, String)>,
+    /// What it has cost.
+    #[serde(default)]
+    energy: Option<Reading>,
 }
 
 /// What a run is started with.
@@ -77,6 +83,8 @@ pub struct Setup {
     pub save_every: u64,
     /// What `checkpoints/best` is the best of.
     pub goal: Goal,
+    /// How its energy is metered; `None` leaves that out.
+    pub energy: Option<Config>,
 }
 
 pub struct Run {
@@ -93,6 +101,7 @@ pub struct Run {
     events: EventWriter,
     skipped: Vec<(String, String)>,
     draws: u64,
+    cost: Option<Cost>,
     /// Step and clock of the line before, for images per second.
     last_logged: (u64, Duration),
     started: Instant,
@@ -129,13 +138,11 @@ impl Run {
             }
             None => State { lr_fraction: 1.0, ..State::default() },
         };
-        let lost = record::account_for_loss(&setup.dir, state.wall_s, &mut setup.record);
-        if lost > 0.0 {
-            setup.record.insert("lost_s".to_owned(), json!(lost));
-        }
+        record::account_for_loss(&setup.dir, state.wall_s, state.energy.as_ref(), &mut setup.record);
         let metrics = LineLog::open(&setup.dir.join("metrics.jsonl"), state.metrics_bytes)?;
         let layers = LineLog::open(&setup.dir.join("layers.jsonl"), state.layers_bytes)?;
         let events = open_events(&setup.dir.join("tensorboard"), state.step)?;
+        let cost = setup.energy.as_ref().map(|config| Cost::start(config, state.energy, &mut setup.record));
         let wall = Duration::from_secs_f64(state.wall_s);
         let mut run = Self {
             step: state.step,
@@ -149,6 +156,7 @@ impl Run {
             events,
             skipped: state.skipped,
             draws: state.draws,
+            cost,
             last_logged: (state.step, wall),
             started: Instant::now(),
             resumed_at,
@@ -244,7 +252,7 @@ impl Run {
 
     pub fn begin_step(&mut self) {
         self.in_step = true;
-        self.since = Some(Instant::now());
+        self.resume_clock();
     }
 
     /// Ends and saves a step that the loop left by `break`.
@@ -267,12 +275,47 @@ impl Run {
             tch::Cuda::synchronize(index as i64);
         }
         self.wall += since.elapsed();
+        if let Some(cost) = &self.cost {
+            cost.meter().pause();
+        }
         true
     }
 
     /// Starts the clock again after [`Run::pause`].
     pub fn resume_clock(&mut self) {
         self.since = Some(Instant::now());
+        if let Some(cost) = &self.cost {
+            cost.meter().resume();
+        }
+    }
+
+    /// Between training and something long that is not, or back: the sensors are read here, so that they tell one from the
+    /// other.
+    pub fn mark(&self) {
+        if let Some(cost) = &self.cost {
+            cost.meter().mark();
+        }
+    }
+
+    /// What it has cost so far, if that is metered.
+    pub fn cost(&mut self) -> Option<&Reading> {
+        self.cost.as_mut().map(Cost::read)
+    }
+
+    /// What keeps its energy from being known better, a sentence each.
+    pub fn energy_problems(&self) -> Vec<String> {
+        self.cost.as_ref().map_or_else(Vec::new, Cost::problems)
+    }
+
+    /// What it has cost, for people; nothing before the first step.
+    pub fn summary(&self) -> Vec<String> {
+        let cost = self.cost.as_ref().filter(|_| self.step > 0);
+        cost.map_or_else(Vec::new, |cost| cost.summary(self.images()))
+    }
+
+    /// Images trained on so far.
+    fn images(&self) -> u64 {
+        self.step * self.setup.images_per_step
     }
 
     /// Adds figures to this step's line.
@@ -353,7 +396,14 @@ impl Run {
         if seconds > 0.0 && images > 0 {
             line.insert("images_per_s".to_owned(), json!(rounded(images as f64 / seconds, 1e1)));
         }
+        if let Some(cost) = &mut self.cost {
+            cost.read();
+            line.extend(cost.figures());
+        }
         self.metrics.append(&line)?;
+        if let Some(cost) = &self.cost {
+            cost.write(&self.setup.dir, &self.setup.record)?;
+        }
         let (wall_time, at) = (seconds_since_1970(), self.setup.dir.join("tensorboard"));
         for (name, value) in line.iter().filter(|(name, _)| *name != "step") {
             if let Some(value) = value.as_f64() {
@@ -386,6 +436,7 @@ impl Run {
             draws: self.draws,
             line: self.line.clone(),
             skipped: self.skipped.clone(),
+            energy: self.cost.as_mut().map(|cost| cost.read().clone()),
         };
         let trained_on = model.trained_on();
         let metadata = model.architecture().map(|said| weights::metadata(&said, trained_on.as_ref()));
@@ -429,6 +480,10 @@ impl Run {
     /// Ends the run and says how.
     pub fn finish(&mut self, status: Status) -> TrainResult<()> {
         self.pause();
+        if let Some(cost) = &mut self.cost {
+            cost.stop();
+            cost.write(&self.setup.dir, &self.setup.record)?;
+        }
         self.write_record(status)
     }
 
@@ -442,6 +497,9 @@ impl Run {
         record.insert("elapsed_s".to_owned(), json!(rounded(self.started.elapsed().as_secs_f64(), 1e3)));
         if let Some(best) = &self.best {
             record.insert("best".to_owned(), best.to_json());
+        }
+        if let Some(cost) = &self.cost {
+            record.insert("energy".to_owned(), cost.record(self.images()));
         }
         let path = self.setup.dir.join("run.json");
         let text = serde_json::to_vec_pretty(&record).map_err(|err| TrainError::broken(&path, err))?;

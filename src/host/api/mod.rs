@@ -10,6 +10,7 @@ use rhai::Engine;
 mod classification;
 mod data;
 mod decorrelation;
+mod energy;
 mod globals;
 mod models;
 mod nn;
@@ -24,6 +25,7 @@ mod weights;
 pub fn register(engine: &mut Engine) {
     globals::register(engine);
     data::register(engine);
+    energy::register(engine);
     models::register(engine);
     nn::register(engine);
     optim::register(engine);

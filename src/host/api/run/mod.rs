@@ -108,7 +108,7 @@ impl RunHandle {
 
 /// Whether a line of `metrics.jsonl` has this figure from the run itself.
 fn is_the_runs_own(figure: &str) -> bool {
-    ["step", "epoch", "wall_s", "images_per_s"].contains(&figure)
+    ["step", "epoch", "wall_s", "images_per_s", "energy_kwh", "co2_kg"].contains(&figure)
 }
 
 /// Reads one logged value: numbers, text and flags as they are, tensors from the device. Not finite is `null`.
@@ -138,7 +138,8 @@ mod functions {
     /// Options: `model`, `opt`, `loader`; `val` (a validation loader, for the list of files), `recipe` (a map, kept in
     /// `run.json`), `name` (the script's), `validate_every` (steps; 0 is at the end only), `log_every` (10 steps),
     /// `save_every` (steps; as often as it validates, 100 if it does not), `best` (the logged figure that decides which
-    /// checkpoint is the best: `"val_loss"`, or another; less is better where its name ends in `loss`, else more).
+    /// checkpoint is the best: `"val_loss"`, or another; less is better where its name ends in `loss`, else more), `energy`
+    /// (how its energy is metered: options of `energy::meter`, a meter of that, or `false` for not at all).
     #[rhai_fn(return_raw)]
     pub fn start(ctx: NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
         let session = Session::of(&ctx);
@@ -161,6 +162,7 @@ mod functions {
         if is_the_runs_own(&figure) {
             return Err(options.error(format!("best: {figure} is logged by the run itself; name a figure of run.log")));
         }
+        let energy = crate::host::api::energy::of_run(&session, &mut options)?;
         let goal = Goal { higher: !figure.ends_with("loss"), figure };
         options.finish()?;
 
@@ -204,6 +206,7 @@ mod functions {
                 validate_every,
                 save_every,
                 goal,
+                energy,
             })
         };
         let run = started().map_err(|err| script_error(&ctx, err))?;
@@ -213,6 +216,9 @@ mod functions {
         match run.resumed_at() {
             Some(step) => say(&format!("{}: carrying on from step {step}", dir.display())),
             None => say(&dir.display().to_string()),
+        }
+        for problem in run.energy_problems() {
+            say(&format!("energy: {problem}; `dbp-host doctor` says more"));
         }
         let run = Rc::new(RefCell::new(run));
         let datasets = Rc::new(datasets);
@@ -338,10 +344,14 @@ mod methods {
     #[rhai_fn(return_raw, pure)]
     pub fn untimed(ctx: NativeCallContext, run: &mut RunHandle, work: FnPtr) -> ScriptResult<Dynamic> {
         let was_running = run.run.borrow_mut().pause();
+        run.run.borrow().mark();
         let result = work.call_within_context::<Dynamic>(&ctx, (run.clone(),));
+        let mut inner = run.run.borrow_mut();
+        inner.mark();
         if was_running {
-            run.run.borrow_mut().resume_clock();
+            inner.resume_clock();
         }
+        drop(inner);
         result
     }
 
@@ -392,6 +402,12 @@ mod methods {
     #[rhai_fn(get = "wall_s", pure)]
     pub fn wall_s(run: &mut RunHandle) -> FLOAT {
         run.run.borrow().wall_s()
+    }
+
+    /// What training has cost so far, as `energy::meter`'s `reading` gives it; `()` where energy is not metered.
+    #[rhai_fn(get = "energy", pure)]
+    pub fn energy(run: &mut RunHandle) -> Dynamic {
+        run.run.borrow_mut().cost().map_or(Dynamic::UNIT, crate::host::api::energy::reading_map)
     }
 
     /// The best validation so far, `#{ val_loss, step }`, or with the name of `run::start`'s `best` in the place of

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use rhai::{Dynamic, GlobalRuntimeState, INT, NativeCallContext, Position};
 
 use super::RunHandle;
+use crate::host::energy::say_cost;
 use crate::host::errors::{ScriptResult, Stop, unplaced};
 use crate::host::say::say;
 use crate::train::run::{Goal, Status};
@@ -87,9 +88,10 @@ impl Steps {
         if session.interrupted() {
             let saved = run.save("last").and_then(|()| run.finish(Status::Interrupted));
             saved.map_err(unplaced)?;
-            let dir = run.dir().display().to_string();
+            let (dir, cost) = (run.dir().display().to_string(), run.summary());
             drop(run);
             self.state.end();
+            say_cost(&cost);
             say(&format!("interrupted: saved; carry on with\n    dbp-host --resume {dir}"));
             // A loop with an empty body drops what its iterator returns; the next operation would meet this instead.
             session.request_stop(Stop::Interrupted);
@@ -97,6 +99,10 @@ impl Steps {
         }
         if run.step() >= run.total() {
             run.finish(Status::Done).map_err(unplaced)?;
+            let cost = run.summary();
+            drop(run);
+            self.state.end();
+            say_cost(&cost);
             return Ok(None);
         }
         session.set_in_training(true);

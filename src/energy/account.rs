@@ -1,0 +1,249 @@
+//! What a component has come to: energy by source, and what could not be read.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::sensor::{Kind, Polled, Sensor, Source};
+use super::units::Joules;
+
+/// A sensor that failed so often in a row is given up for the next one.
+const MOST_MISSES: u32 = 3;
+
+/// Energy of training that one source accounts for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    pub source: String,
+    pub measured: bool,
+    pub joules: Joules,
+}
+
+/// One component's energy of training, data center overhead not included.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Account {
+    pub parts: Vec<Part>,
+    /// Seconds of training whose energy is unknown: they are missing from the sum.
+    #[serde(default)]
+    pub gap_s: f64,
+    /// Reads that failed; those between two good ones of a counter lose nothing.
+    #[serde(default)]
+    pub missed_reads: u64,
+    /// Counters that began anew.
+    #[serde(default)]
+    pub resets: u64,
+    /// What went wrong last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// ∫ utilization dt over training, in percent · seconds, and the seconds it is known for.
+    #[serde(default)]
+    pub utilization: (f64, f64),
+}
+
+impl Account {
+    /// `None` where no source was ever found: not measured is not zero.
+    pub fn joules(&self) -> Option<Joules> {
+        (!self.parts.is_empty()).then(|| self.parts.iter().map(|part| part.joules).sum())
+    }
+
+    /// The part of it that was read from sensors.
+    pub fn measured(&self) -> Joules {
+        self.parts.iter().filter(|part| part.measured).map(|part| part.joules).sum()
+    }
+
+    /// In percent, where it is known.
+    pub fn mean_utilization(&self) -> Option<f64> {
+        (self.utilization.1 > 0.0).then(|| self.utilization.0 / self.utilization.1)
+    }
+
+    fn add(&mut self, source: Source, joules: Joules) {
+        match self.parts.iter_mut().find(|part| part.source == source.text) {
+            Some(part) => part.joules += joules,
+            None => {
+                let measured = source.kind == Kind::Measured;
+                self.parts.push(Part { source: source.text, measured, joules });
+            }
+        }
+    }
+}
+
+/// A moment: time since the meter was made, and how much of it was training.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Moment {
+    pub now: Duration,
+    pub active: Duration,
+}
+
+/// One thing that draws power, read from the first of its sensors that answers.
+pub struct Channel {
+    sensors: Vec<Box<dyn Sensor>>,
+    current: usize,
+    /// When its energy was known last.
+    since: Moment,
+    misses: u32,
+}
+
+impl Channel {
+    /// `sensors` in the order of preference; there is at least one.
+    pub fn new(sensors: Vec<Box<dyn Sensor>>, begins: Moment) -> Self {
+        Self { sensors, current: 0, since: begins, misses: 0 }
+    }
+
+    /// Polls, and writes into `account` the share of the energy since the last answer that training accounts for: time is
+    /// what it is shared by. Returns that energy.
+    pub fn poll(&mut self, moment: Moment, account: &mut Account) -> Joules {
+        let (time, active) = self.span(moment);
+        let Some(sensor) = self.sensors.get_mut(self.current) else { return Joules::ZERO };
+        match sensor.poll(moment.now) {
+            Polled::Begins => {
+                account.add(sensor.source(), Joules::ZERO);
+                self.lose(moment, account);
+                Joules::ZERO
+            }
+            Polled::Used(joules) => {
+                let share = if time > 0.0 { active / time } else { 0.0 };
+                let used = joules * share;
+                account.add(sensor.source(), used);
+                if let Some(percent) = sensor.utilization() {
+                    account.utilization.0 += percent * active;
+                    account.utilization.1 += active;
+                }
+                (self.since, self.misses) = (moment, 0);
+                used
+            }
+            Polled::Reset(why) => {
+                account.resets += 1;
+                account.problem = Some(why);
+                self.lose(moment, account);
+                Joules::ZERO
+            }
+            Polled::Missed(why) => {
+                account.missed_reads += 1;
+                account.problem = Some(why);
+                self.misses += 1;
+                if self.misses == MOST_MISSES && self.current + 1 < self.sensors.len() {
+                    self.current += 1;
+                    return self.poll(moment, account);
+                }
+                Joules::ZERO
+            }
+        }
+    }
+
+    /// Whether a read has failed and may yet be made up for: the sum lacks energy that is not given up.
+    pub fn is_waiting(&self) -> bool {
+        self.misses > 0 && self.misses < MOST_MISSES
+    }
+
+    /// Seconds of training up to `moment` that no answer covers yet, because reads fail.
+    pub fn open_gap(&self, moment: Moment) -> f64 {
+        if self.misses > 0 { self.span(moment).1 } else { 0.0 }
+    }
+
+    /// The time since the last answer is a gap.
+    fn lose(&mut self, moment: Moment, account: &mut Account) {
+        account.gap_s += self.span(moment).1;
+        (self.since, self.misses) = (moment, 0);
+    }
+
+    /// Seconds since the last answer, and how many of them were training.
+    fn span(&self, moment: Moment) -> (f64, f64) {
+        let time = moment.now.saturating_sub(self.since.now);
+        (time.as_secs_f64(), moment.active.saturating_sub(self.since.active).as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers what it was told to.
+    struct Told {
+        text: &'static str,
+        answers: std::vec::IntoIter<Polled>,
+    }
+
+    impl Sensor for Told {
+        fn source(&self) -> Source {
+            Source { kind: Kind::Measured, text: self.text.into() }
+        }
+        fn poll(&mut self, _: Duration) -> Polled {
+            self.answers.next().unwrap_or_else(|| Polled::Missed("told nothing".into()))
+        }
+    }
+
+    fn told(text: &'static str, answers: Vec<Polled>) -> Box<dyn Sensor> {
+        Box::new(Told { text, answers: answers.into_iter() })
+    }
+
+    fn at(now: u64, active: u64) -> Moment {
+        Moment { now: Duration::from_secs(now), active: Duration::from_secs(active) }
+    }
+
+    fn used(joules: f64) -> Polled {
+        Polled::Used(Joules(joules))
+    }
+
+    fn missed() -> Polled {
+        Polled::Missed("no answer".into())
+    }
+
+    #[test]
+    fn energy_is_shared_by_the_time_of_training() {
+        let mut account = Account::default();
+        let mut channel = Channel::new(vec![told("a", vec![Polled::Begins, used(100.0), used(50.0)])], at(0, 0));
+        assert_eq!(account.joules(), None);
+        channel.poll(at(0, 0), &mut account);
+        assert_eq!(account.joules(), Some(Joules::ZERO));
+        assert_eq!(channel.poll(at(10, 4), &mut account), Joules(40.0));
+        assert_eq!(channel.poll(at(20, 4), &mut account), Joules(0.0), "nothing was trained");
+        assert_eq!((account.joules(), account.measured()), (Some(Joules(40.0)), Joules(40.0)));
+    }
+
+    #[test]
+    fn a_missed_read_waits_and_loses_nothing() {
+        let mut account = Account::default();
+        let mut channel = Channel::new(vec![told("a", vec![Polled::Begins, missed(), used(60.0)])], at(0, 0));
+        channel.poll(at(0, 0), &mut account);
+        channel.poll(at(1, 1), &mut account);
+        assert!(channel.is_waiting());
+        assert_eq!(channel.open_gap(at(1, 1)), 1.0);
+        assert_eq!(channel.poll(at(2, 2), &mut account), Joules(60.0));
+        assert!(!channel.is_waiting());
+        assert_eq!((account.gap_s, account.missed_reads, account.problem.as_deref()), (0.0, 1, Some("no answer")));
+    }
+
+    #[test]
+    fn a_reset_is_a_gap_and_not_a_jump() {
+        let mut account = Account::default();
+        let answers = vec![Polled::Begins, used(10.0), Polled::Reset("it fell".into()), used(10.0)];
+        let mut channel = Channel::new(vec![told("a", answers)], at(0, 0));
+        for second in 0..4 {
+            channel.poll(at(second, second), &mut account);
+        }
+        assert_eq!((account.joules(), account.gap_s, account.resets), (Some(Joules(20.0)), 1.0, 1));
+    }
+
+    #[test]
+    fn the_next_sensor_takes_over_from_one_that_is_gone() {
+        let mut account = Account::default();
+        let gone = vec![Polled::Begins, used(5.0), missed(), missed(), missed()];
+        let sensors = vec![told("a", gone), told("b", vec![Polled::Begins, used(7.0)])];
+        let mut channel = Channel::new(sensors, at(0, 0));
+        for second in 0..6 {
+            channel.poll(at(second, second), &mut account);
+        }
+        let parts: Vec<(&str, f64)> = account.parts.iter().map(|part| (part.source.as_str(), part.joules.0)).collect();
+        assert_eq!(parts, [("a", 5.0), ("b", 7.0)]);
+        assert_eq!((account.gap_s, account.missed_reads), (3.0, 3));
+    }
+
+    #[test]
+    fn with_nothing_to_take_over_the_gap_stays_open() {
+        let mut account = Account::default();
+        let mut channel = Channel::new(vec![told("a", vec![Polled::Begins, used(5.0)])], at(0, 0));
+        for second in 0..8 {
+            channel.poll(at(second, second), &mut account);
+        }
+        assert_eq!((account.joules(), channel.open_gap(at(8, 8)), channel.is_waiting()), (Some(Joules(5.0)), 7.0, false));
+    }
+}

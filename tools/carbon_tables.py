@@ -226,7 +226,9 @@ def tdps(folder):
             rest = [word for word in words if word != "64" or "Athlon" not in words and "Turion" not in words]
             if any(is_model(word) for word in rest) and not any(re.fullmatch(r"\d\.\d+[A-Z]?", word) for word in words):
                 rows.add((name, number(float(row["TDP"]))))
-    return sorted([list(row) for row in rows], key=lambda row: (row[0].casefold(), float(row[1])))
+    # Reversed, so that of two spellings (`i5-750S`, `i5-750s`) the one with capitals is kept, whatever a set's order.
+    unique = {(name.casefold(), float(watts)): [name, watts] for name, watts in sorted(rows, reverse=True)}
+    return [unique[key] for key in sorted(unique)]
 
 
 def main():

@@ -27,8 +27,9 @@ check: setup ## Formatting and lints, warnings denied
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
 
-bench: setup ## Time decorrelation against its peers, as ratios (ARGS=--quick tries it out)
+bench: setup ## Time decorrelation against its peers, as ratios, and count what metering costs (ARGS=--quick tries it out)
 	cargo bench --bench step -- $(ARGS)
+	cargo bench --bench sampler -- $(ARGS)
 
 clean: ## Remove build outputs; runs/ and the cache stay
 	cargo clean

@@ -3,15 +3,16 @@
 
 #![allow(clippy::unwrap_used)] // A panic is how a test fails.
 
-use std::collections::BTreeMap;
 use std::f64::consts::TAU;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use dbp_host::energy::nvml::{self, Gpu, GpuChoice, GpuSensor, Gpus, NO_DRIVER};
 use dbp_host::energy::sensor::{Kind, Polled, Sensor};
+
+#[path = "common/machine.rs"]
+mod machine;
+use machine::Nvml as Fake;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -22,54 +23,18 @@ const DRIVER_NOT_LOADED: u32 = 9;
 const GPU_IS_LOST: u32 = 15;
 const UNKNOWN: u32 = 999;
 
-/// A machine with NVIDIA GPUs.
-struct Fake {
-    folder: tempfile::TempDir,
-    lines: BTreeMap<String, String>,
+/// The machine with NVIDIA GPUs that a test sets up.
+trait Opened {
+    fn open(&self, choice: &GpuChoice) -> Gpus;
+    /// The only GPU.
+    fn only(&self) -> Gpu;
 }
 
-impl Fake {
-    /// One A100 whose counter and power answer.
-    fn new() -> Self {
-        Self::compiled(&[])
-    }
-
-    fn compiled(flags: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake_nvml/nvml.c");
-        let mut cc = Command::new("cc"); // What Rust itself links with.
-        cc.args(["-shared", "-fPIC", "-o"]).arg(folder.path().join("nvml.so")).args(flags).arg(source).arg("-ldl");
-        let output = cc.output().expect("cc starts");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let mut fake = Self { folder, lines: BTreeMap::new() };
-        fake.set("driver", "550.54.15");
-        fake.gpu(0, "NVIDIA A100-SXM4-40GB", "GPU-8a6e1f00-1111", "00000000:65:00.0");
-        fake
-    }
-
-    fn gpu(&mut self, index: u32, name: &str, uuid: &str, bus: &str) {
-        self.set("gpus", index + 1);
-        let parts = [("name", name), ("uuid", uuid), ("bus", bus), ("energy_mj", "5000000"), ("power_mw", "60000")];
-        for (key, value) in parts {
-            self.set(&format!("{index}.{key}"), value);
-        }
-    }
-
-    fn set(&mut self, key: &str, value: impl ToString) {
-        self.lines.insert(key.to_owned(), value.to_string());
-        let lines: String = self.lines.iter().map(|(key, value)| format!("{key} {value}\n")).collect();
-        fs::write(self.folder.path().join("nvml.txt"), lines).unwrap();
-    }
-
-    fn library(&self) -> PathBuf {
-        self.folder.path().join("nvml.so")
-    }
-
+impl Opened for Fake {
     fn open(&self, choice: &GpuChoice) -> Gpus {
         nvml::open(Some(&self.library()), choice, SECOND)
     }
 
-    /// The only GPU.
     fn only(&self) -> Gpu {
         let Gpus { mut gpus, problems } = self.open(&GpuChoice::All);
         assert!(gpus.len() == 1 && problems.is_empty(), "{gpus:?} {problems:?}");

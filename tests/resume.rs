@@ -16,17 +16,8 @@ mod common;
 use common::{Ended, copy_folder, dbp_host, end, files_of, fill_with_pictures, json, json_lines, only_run, set};
 
 /// Time, and what follows from it: two runs need not agree on these.
-const OF_TIME: [&str; 9] = [
-    "wall_s",
-    "images_per_s",
-    "energy",
-    "energy_kwh",
-    "co2_kg",
-    "lost_s",
-    "lost_kwh",
-    "metrics_bytes",
-    "elapsed_s",
-];
+const OF_TIME: [&str; 9] =
+    ["wall_s", "images_per_s", "energy", "energy_kwh", "co2_kg", "lost_s", "lost_kwh", "metrics_bytes", "elapsed_s"];
 
 /// A folder to work in: pictures, some of them unreadable, and the scripts of these tests.
 fn workplace() -> TempDir {

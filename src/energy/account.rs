@@ -244,6 +244,9 @@ mod tests {
         for second in 0..8 {
             channel.poll(at(second, second), &mut account);
         }
-        assert_eq!((account.joules(), channel.open_gap(at(8, 8)), channel.is_waiting()), (Some(Joules(5.0)), 7.0, false));
+        assert_eq!(
+            (account.joules(), channel.open_gap(at(8, 8)), channel.is_waiting()),
+            (Some(Joules(5.0)), 7.0, false)
+        );
     }
 }

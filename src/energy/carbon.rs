@@ -54,7 +54,8 @@ impl Carbon {
         let carbon = Self { state: Arc::new(Mutex::new(State { intensity, problem: None })) };
         if let Some(live) = live {
             let service = ElectricityMaps::new(live.token.clone(), live.base.clone());
-            let mut asked = Asked { cached: Cached::new(service, live.cache.clone()), zone: live.zone.clone(), table, last: None };
+            let mut asked =
+                Asked { cached: Cached::new(service, live.cache.clone()), zone: live.zone.clone(), table, last: None };
             asked.look(&carbon.state);
             let state = Arc::downgrade(&carbon.state);
             let spawned = thread::Builder::new().name("carbon".into()).spawn(move || refresh(asked, &state));

@@ -114,7 +114,8 @@ impl DesignPower {
             (None, Some((name, each))) if sockets == 1 => (each, name.to_owned()),
             (None, Some((name, each))) => (each * f64::from(sockets), format!("{sockets} × {name}")),
             (None, None) if processors.threads > 0 => {
-                let (model, threads) = (processors.model.as_deref().unwrap_or("a processor without a name"), processors.threads);
+                let (model, threads) =
+                    (processors.model.as_deref().unwrap_or("a processor without a name"), processors.threads);
                 let watts = WATTS_PER_THREAD * f64::from(threads);
                 (watts, format!("{WATTS_PER_THREAD} W for each of {threads} threads, since no table knows {model}"))
             }
@@ -173,7 +174,9 @@ mod tests {
     #[test]
     fn two_sockets_are_told_from_four_threads() {
         let cpuinfo: String = (0..4)
-            .map(|i| format!("processor\t: {i}\nmodel name\t: AMD EPYC 7763 64-Core Processor\nphysical id\t: {}\n\n", i / 2))
+            .map(|i| {
+                format!("processor\t: {i}\nmodel name\t: AMD EPYC 7763 64-Core Processor\nphysical id\t: {}\n\n", i / 2)
+            })
             .collect();
         let found = Processors::parse(&cpuinfo, false);
         assert_eq!((found.sockets, found.threads), (2, 4));
@@ -208,9 +211,11 @@ mod tests {
         let design = DesignPower { watts: Watts(200.0), text: "given".into() };
         let mut model = LoadModel::new(design, folder.path()).unwrap();
         assert_eq!(model.poll(Duration::ZERO), Polled::Begins);
-        for (second, line, joules) in
-            [(1, "cpu  0 0 0 200 0 0 0 0", 20.0), (2, "cpu  200 0 0 200 0 0 0 0", 200.0), (3, "cpu  300 0 0 300 0 0 0 0", 42.5)]
-        {
+        for (second, line, joules) in [
+            (1, "cpu  0 0 0 200 0 0 0 0", 20.0),
+            (2, "cpu  200 0 0 200 0 0 0 0", 200.0),
+            (3, "cpu  300 0 0 300 0 0 0 0", 42.5),
+        ] {
             write(line);
             let Polled::Used(used) = model.poll(Duration::from_secs(second)) else { panic!("{second}") };
             assert!((used.0 - joules).abs() < 1e-9, "{second}: {used:?}");

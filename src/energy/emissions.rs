@@ -85,14 +85,23 @@ pub fn run_id() -> String {
     // The standard library seeds its hash maps with the system's randomness.
     let random = || RandomState::new().build_hasher().finish();
     let (high, low) = (random() & !0xf000 | 0x4000, random() & !(0xc << 60) | (0x8 << 60));
-    format!("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", high >> 32, high >> 16 & 0xffff, high & 0xffff, low >> 48, low & ((1 << 48) - 1))
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xffff,
+        low >> 48,
+        low & ((1 << 48) - 1)
+    )
 }
 
 /// A row of figures, field by field.
 pub fn row(about: &About, reading: &Reading, machine: &Machine) -> [String; 38] {
     let seconds = reading.totals.active_s;
     // `{:?}` writes 8.0, and readers take the column for one of floats.
-    let number = |value: Option<f64>| value.filter(|value| value.is_finite()).map_or(String::new(), |value| format!("{value:?}"));
+    let number = |value: Option<f64>| {
+        value.filter(|value| value.is_finite()).map_or(String::new(), |value| format!("{value:?}"))
+    };
     let per_second = |value: Option<f64>| number(value.filter(|_| seconds > 0.0).map(|value| value / seconds));
     let [cpu, gpu, ram] = reading.components().map(|(_, account)| account.joules().map(|joules| joules * reading.pue));
     // No GPU in use draws nothing; one that could not be read is not known.
@@ -206,7 +215,7 @@ fn records(text: &str) -> Vec<&str> {
 }
 
 /// A field of a CSV file, quoted if it must be.
-fn field(text: &str) -> String {
+pub fn field(text: &str) -> String {
     if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }
 

@@ -59,7 +59,8 @@ pub fn watts(modules: u32, arm: bool) -> Watts {
         _ => 0.7,
     };
     let sum: f64 = (0..modules).map(share).sum();
-    Watts((sum * each).max(least))
+    // Sums of tenths end in digits nobody means.
+    Watts(((sum * each * 1e6).round() / 1e6).max(least))
 }
 
 /// A constant power: of memory modules, or given by the user.

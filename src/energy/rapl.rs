@@ -52,7 +52,8 @@ pub struct Found {
 pub fn find(powercap: &Path) -> Found {
     let mut folders = subfolders(powercap);
     let types: Vec<PathBuf> = folders.iter().filter(|folder| !is_zone(folder)).cloned().collect();
-    folders.extend(types.iter().filter(|folder| file_name(folder).contains("rapl")).flat_map(|folder| subfolders(folder)));
+    folders
+        .extend(types.iter().filter(|folder| file_name(folder).contains("rapl")).flat_map(|folder| subfolders(folder)));
     // The MMIO interface shows the packages of the register interface once more; the latter sorts first.
     folders.sort_by_key(|folder| (file_name(folder).contains("mmio"), file_name(folder)));
 

@@ -82,9 +82,9 @@ impl Reading {
 
     /// The share of the energy that sensors measured, 0 to 1; the rest is estimated. `None` before there is any.
     pub fn measured_share(&self) -> Option<f64> {
-        let all = self.energy()?.0 / self.pue;
+        let all: Joules = self.components().iter().filter_map(|(_, account)| account.joules()).sum();
         let measured: Joules = self.components().iter().map(|(_, account)| account.measured()).sum();
-        (all > 0.0).then(|| measured.0 / all)
+        (all.0 > 0.0).then(|| measured.0 / all.0)
     }
 
     /// Seconds of training that some component has no figure for, the longest of them.

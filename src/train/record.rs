@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::TrainResult;
 use super::checkpoint::replace_file;
 use super::metrics::last_line;
+use crate::energy::emissions::field;
 use crate::energy::reading::Reading;
 use crate::energy::units::Joules;
 
@@ -72,11 +73,7 @@ pub fn write_skipped(dir: &Path, skipped: &[(String, String)]) -> TrainResult<()
     }
     let mut text = String::from("file,reason\n");
     for (file, reason) in skipped {
-        text.push_str(&format!("{},{}\n", csv_field(file), csv_field(reason)));
+        text.push_str(&format!("{},{}\n", field(file), field(reason)));
     }
     replace_file(&dir.join("skipped.csv"), text.as_bytes())
-}
-
-fn csv_field(text: &str) -> String {
-    if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }

@@ -164,7 +164,12 @@ mod methods {
 }
 
 /// Does something with a meter that runs.
-fn with<T>(ctx: &NativeCallContext, handle: &MeterHandle, what: &str, work: impl FnOnce(&Meter) -> T) -> ScriptResult<T> {
+fn with<T>(
+    ctx: &NativeCallContext,
+    handle: &MeterHandle,
+    what: &str,
+    work: impl FnOnce(&Meter) -> T,
+) -> ScriptResult<T> {
     let state = handle.state.borrow();
     match (&state.meter, &state.last) {
         (Some(meter), None) => Ok(work(meter)),

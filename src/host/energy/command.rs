@@ -48,7 +48,8 @@ fn meter(options: CommandOptions) -> Result<i32, Failure> {
         Some("all") => GpuChoice::All,
         Some(list) => GpuChoice::Listed(list.split(',').map(|gpu| gpu.trim().to_owned()).collect()),
     };
-    let config = options.energy.config(options.asked, gpus).map_err(|err| Failure { kind: crate::host::Kind::Usage, ..err })?;
+    let config =
+        options.energy.config(options.asked, gpus).map_err(|err| Failure { kind: crate::host::Kind::Usage, ..err })?;
     let [program, arguments @ ..] = options.command.as_slice() else {
         return Err(Failure::usage("name the command to meter, behind --"));
     };
@@ -73,7 +74,10 @@ fn meter(options: CommandOptions) -> Result<i32, Failure> {
     let reading = meter.stop();
     let mut record = reading.to_json();
     record.insert("intensity".to_owned(), json!(meter.carbon().describe()));
-    record.insert("command".to_owned(), json!(options.command.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>()));
+    record.insert(
+        "command".to_owned(),
+        json!(options.command.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>()),
+    );
     record.insert("exit_code".to_owned(), json!(exit_code(status)));
     if let Some(out) = &options.out {
         let about = About { project: shown, run_id: emissions::run_id(), ..About::now(&config) };

@@ -116,7 +116,11 @@ fn gpus(places: &Places) -> Vec<Finding> {
     let seen = nvml::inspect(places.nvml.as_deref());
     let mut findings = Vec::new();
     if let Some(driver) = &seen.driver {
-        findings.push(Finding::new("NVML", State::Ok, format!("driver {driver}, {} GPU{}", seen.gpus.len(), plural(seen.gpus.len()))));
+        findings.push(Finding::new(
+            "NVML",
+            State::Ok,
+            format!("driver {driver}, {} GPU{}", seen.gpus.len(), plural(seen.gpus.len())),
+        ));
     }
     for problem in &seen.problems {
         let nothing = problem.what.starts_with(nvml::NO_DRIVER) && problem.fix.is_none();
@@ -141,7 +145,8 @@ fn gpu(gpu: &InspectedGpu) -> Finding {
         (Err(why), Ok(_)) => (State::Ok, format!("measured by samples of its power ({})", why.what), Some(why)),
         (Err(why), Err(also)) => (State::Broken, format!("not measured ({}; {})", why.what, also.what), Some(why)),
     };
-    Finding::new("GPU", state, format!("{index}: {name} at {bus_id}{now}, {how}{mig}")).with_fix(problem.and_then(|p| p.fix))
+    Finding::new("GPU", state, format!("{index}: {name} at {bus_id}{now}, {how}{mig}"))
+        .with_fix(problem.and_then(|p| p.fix))
 }
 
 /// Where the program runs, as far as it explains missing sensors.
@@ -164,7 +169,9 @@ fn rapl_finding(found: &Found, config: &Config, around: &Surroundings) -> Findin
     let root = config.places.powercap.display();
     let docker = "in a container: docker run --security-opt systempaths=unconfined …, or podman run --security-opt unmask=/sys/devices/virtual/powercap …";
     if let Some((_, why)) = found.refused.first() {
-        let mut fix = format!("sudo chmod a+r {root}/intel-rapl:*/energy_uj   (until the next start; docs/energy.md makes it last)");
+        let mut fix = format!(
+            "sudo chmod a+r {root}/intel-rapl:*/energy_uj   (until the next start; docs/energy.md makes it last)"
+        );
         if around.container {
             fix.push_str(&format!("\n{docker}"));
         }
@@ -176,7 +183,9 @@ fn rapl_finding(found: &Found, config: &Config, around: &Surroundings) -> Findin
                 (format!("no counters under {root}: virtual machines do not show the processors' energy"), None)
             }
             _ if around.container => (format!("no counters under {root}"), Some(docker)),
-            _ => (format!("no counters under {root}"), Some("sudo modprobe intel_rapl_msr   (Intel, and AMD since Zen)")),
+            _ => {
+                (format!("no counters under {root}"), Some("sudo modprobe intel_rapl_msr   (Intel, and AMD since Zen)"))
+            }
         };
         return Finding::new("RAPL", State::Absent, text).with_fix(fix);
     }
@@ -193,7 +202,8 @@ fn processors(machine: &Machine, config: &Config, rapl: &Found) -> Finding {
     let model = found.model.as_deref().unwrap_or("of unknown model");
     let design = machine.design_power(config);
     let measured = !rapl.readable.is_empty() && rapl.refused.is_empty();
-    let model = format!("{model}, {} socket{}, {} threads", found.sockets, plural(found.sockets as usize), found.threads);
+    let model =
+        format!("{model}, {} socket{}, {} threads", found.sockets, plural(found.sockets as usize), found.threads);
     let text = match measured {
         true => format!("{model}; without RAPL it would be estimated from {} W ({})", design.watts.0, design.text),
         false => format!("{model}; estimated from {} W ({}) and the load", design.watts.0, design.text),

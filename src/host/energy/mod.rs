@@ -103,7 +103,8 @@ fn live(config: &Config) -> Result<Live, Failure> {
             .with_hint("Electricity Maps gives a token to each account; export it in the shell, never in a script")
     })?;
     let place = config.place.as_ref().ok_or_else(|| {
-        Failure::usage("--carbon-live: which grid?").with_hint("give --country, and --region where a country has several grids")
+        Failure::usage("--carbon-live: which grid?")
+            .with_hint("give --country, and --region where a country has several grids")
     })?;
     let zone = place.zone.clone().ok_or_else(|| {
         let region = place.region.map_or("this region", |region| region.name);

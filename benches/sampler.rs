@@ -70,7 +70,8 @@ fn main() {
 /// Processor time of the thread named `energy`, in all.
 fn sampler_time() -> Option<Duration> {
     let tasks = fs::read_dir("/proc/self/task").ok()?;
-    let is_sampler = |folder: &std::path::Path| fs::read_to_string(folder.join("comm")).is_ok_and(|name| name.trim() == "energy");
+    let is_sampler =
+        |folder: &std::path::Path| fs::read_to_string(folder.join("comm")).is_ok_and(|name| name.trim() == "energy");
     let folder = tasks.flatten().map(|task| task.path()).find(|folder| is_sampler(folder))?;
     let text = fs::read_to_string(folder.join("schedstat")).ok()?;
     text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)

@@ -137,7 +137,7 @@ pub fn row(about: &About, reading: &Reading, machine: &Machine) -> [String; 38] 
         String::new(),
         String::new(),
         std::env::consts::OS.to_owned(),
-        String::new(),
+        "none".to_owned(), // Python's version: a column of text stays one.
         format!("dbp-host {version}"),
         machine.processors.threads.to_string(),
         machine.processors.model.clone().unwrap_or_default(),

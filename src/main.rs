@@ -39,23 +39,24 @@ enum Command {
     Energy(EnergyArgs),
 }
 
-/// Where the machine stands, for the CO₂ of its electricity. It is never looked up over the network.
+/// Where the machine stands, for the CO₂ of its electricity. It is never looked up over the network. `DBP_HOST_COUNTRY` and its
+/// kin say the same for all runs of a machine.
 #[derive(clap::Args)]
 struct GridArgs {
-    /// Country of the grid: ISO code or English name; without one, the world's average intensity
-    #[arg(long, value_name = "COUNTRY", env = "DBP_HOST_COUNTRY")]
+    /// Country of the grid: ISO code or English name; without one, the world's average intensity [env: DBP_HOST_COUNTRY]
+    #[arg(long, value_name = "COUNTRY")]
     country: Option<String>,
 
-    /// State, province or bidding zone of the grid, where the tables have it
-    #[arg(long, value_name = "REGION", env = "DBP_HOST_REGION")]
+    /// State, province or bidding zone of the grid, where the tables have it [env: DBP_HOST_REGION]
+    #[arg(long, value_name = "REGION")]
     region: Option<String>,
 
-    /// Power usage effectiveness of the data center
-    #[arg(long, value_name = "RATIO", env = "DBP_HOST_PUE")]
+    /// Power usage effectiveness of the data center [env: DBP_HOST_PUE]
+    #[arg(long, value_name = "RATIO")]
     pue: Option<f64>,
 
-    /// Carbon intensity in g CO₂e/kWh, over the tables
-    #[arg(long, value_name = "GRAMS", env = "DBP_HOST_CARBON_INTENSITY")]
+    /// Carbon intensity in g CO₂e/kWh, over the tables [env: DBP_HOST_CARBON_INTENSITY]
+    #[arg(long, value_name = "GRAMS")]
     carbon_intensity: Option<f64>,
 
     /// Ask Electricity Maps for the grid's intensity now; needs ELECTRICITY_MAPS_TOKEN and a country
@@ -183,7 +184,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = match cli.command {
         Some(Command::Export(args)) => export(args),
-        Some(Command::Doctor(args)) => host::energy::doctor::doctor(&args.runs, &args.grid.into(), args.json),
+        Some(Command::Doctor(args)) => host::energy::doctor::doctor(&args.runs, args.grid.into(), args.json),
         Some(Command::Energy(args)) => energy(args),
         None => run(cli.run),
     };

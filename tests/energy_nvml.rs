@@ -200,7 +200,7 @@ fn power_that_fails_once_ends_its_span() {
     let why = "the driver failed and does not say why".to_owned();
     assert_eq!(sensor.poll(at(1)), Polled::Missed(why.clone()));
     fake.set("0.power", 0);
-    assert_eq!(sensor.poll(at(2)), Polled::Reset(why));
+    assert_eq!(sensor.poll(at(2)), Polled::Unknown(why));
     assert_eq!(used(sensor.poll(at(3))), 60.0);
 }
 
@@ -255,8 +255,8 @@ fn one_of_two_gpus_is_chosen() {
     // What fits nothing is said, and ends a list; two that fit are none.
     let cases = [
         (bus(&["0000:CA:00.0"]), vec![], "NVML finds no GPU at 0000:CA:00.0 on the bus: there are 2 GPUs"),
-        (listed("1,7,0"), vec![1], "NVML finds no GPU that CUDA_VISIBLE_DEVICES names 7: there are 2 GPUs"),
-        (listed("GPU-8a6e"), vec![], "NVML finds no GPU that CUDA_VISIBLE_DEVICES names GPU-8a6e: there are 2 GPUs"),
+        (listed("1,7,0"), vec![1], "NVML finds no GPU named 7, by --gpus or CUDA_VISIBLE_DEVICES: there are 2 GPUs"),
+        (listed("GPU-8a6e"), vec![], "NVML finds no GPU named GPU-8a6e, by --gpus or CUDA_VISIBLE_DEVICES: there are 2 GPUs"),
         (listed("MIG-5"), vec![], "NVML finds no GPU that CUDA_VISIBLE_DEVICES names MIG-5: there are 2 GPUs"),
     ];
     for (choice, expected, problem) in cases {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::sensor::{Kind, Polled, Sensor, Source};
 use super::units::Joules;
 
-/// A sensor that failed so often in a row is given up for the next one.
+/// A sensor that failed so often in a row, over a time that the channel is made with, is given up for the next one.
 const MOST_MISSES: u32 = 3;
 
 /// Energy of training that one source accounts for.
@@ -18,10 +18,13 @@ pub struct Part {
     pub joules: Joules,
 }
 
-/// One component's energy of training, data center overhead not included.
+/// One component's energy of training.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Account {
     pub parts: Vec<Part>,
+    /// What the data center drew on top of it.
+    #[serde(default)]
+    pub overhead: Joules,
     /// Seconds of training whose energy is unknown: they are missing from the sum.
     #[serde(default)]
     pub gap_s: f64,
@@ -40,12 +43,17 @@ pub struct Account {
 }
 
 impl Account {
-    /// `None` where no source was ever found: not measured is not zero.
+    /// Without the data center's overhead. `None` where no source was ever found: not measured is not zero.
     pub fn joules(&self) -> Option<Joules> {
         (!self.parts.is_empty()).then(|| self.parts.iter().map(|part| part.joules).sum())
     }
 
-    /// The part of it that was read from sensors.
+    /// With the data center's overhead.
+    pub fn with_overhead(&self) -> Option<Joules> {
+        self.joules().map(|joules| joules + self.overhead)
+    }
+
+    /// The part of it that was read from sensors, without overhead.
     pub fn measured(&self) -> Joules {
         self.parts.iter().filter(|part| part.measured).map(|part| part.joules).sum()
     }
@@ -80,12 +88,17 @@ pub struct Channel {
     /// When its energy was known last.
     since: Moment,
     misses: u32,
+    /// When the first of them was.
+    missing_since: Duration,
+    /// How long a sensor may fail before it is given up.
+    patience: Duration,
 }
 
 impl Channel {
-    /// `sensors` in the order of preference; there is at least one.
-    pub fn new(sensors: Vec<Box<dyn Sensor>>, begins: Moment) -> Self {
-        Self { sensors, current: 0, since: begins, misses: 0 }
+    /// `sensors` in the order of preference; there is at least one. One that fails for `patience` is given up.
+    pub fn new(sensors: Vec<Box<dyn Sensor>>, patience: Duration) -> Self {
+        let (since, missing_since) = (Moment::default(), Duration::ZERO);
+        Self { sensors, current: 0, since, misses: 0, missing_since, patience }
     }
 
     /// Polls, and writes into `account` the share of the energy since the last answer that training accounts for: time is
@@ -116,12 +129,21 @@ impl Channel {
                 self.lose(moment, account);
                 Joules::ZERO
             }
+            Polled::Unknown(why) => {
+                account.problem = Some(why);
+                self.lose(moment, account);
+                Joules::ZERO
+            }
             Polled::Missed(why) => {
                 account.missed_reads += 1;
                 account.problem = Some(why);
+                if self.misses == 0 {
+                    self.missing_since = moment.now;
+                }
                 self.misses += 1;
-                if self.misses == MOST_MISSES && self.current + 1 < self.sensors.len() {
+                if self.is_given_up(moment.now) && self.current + 1 < self.sensors.len() {
                     self.current += 1;
+                    self.misses = 0;
                     return self.poll(moment, account);
                 }
                 Joules::ZERO
@@ -130,8 +152,12 @@ impl Channel {
     }
 
     /// Whether a read has failed and may yet be made up for: the sum lacks energy that is not given up.
-    pub fn is_waiting(&self) -> bool {
-        self.misses > 0 && self.misses < MOST_MISSES
+    pub fn is_waiting(&self, now: Duration) -> bool {
+        self.misses > 0 && !self.is_given_up(now)
+    }
+
+    fn is_given_up(&self, now: Duration) -> bool {
+        self.misses >= MOST_MISSES && now.saturating_sub(self.missing_since) >= self.patience
     }
 
     /// Seconds of training up to `moment` that no answer covers yet, because reads fail.
@@ -155,6 +181,8 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(2);
 
     /// Answers what it was told to.
     struct Told {
@@ -190,7 +218,7 @@ mod tests {
     #[test]
     fn energy_is_shared_by_the_time_of_training() {
         let mut account = Account::default();
-        let mut channel = Channel::new(vec![told("a", vec![Polled::Begins, used(100.0), used(50.0)])], at(0, 0));
+        let mut channel = Channel::new(vec![told("a", vec![Polled::Begins, used(100.0), used(50.0)])], PATIENCE);
         assert_eq!(account.joules(), None);
         channel.poll(at(0, 0), &mut account);
         assert_eq!(account.joules(), Some(Joules::ZERO));
@@ -202,13 +230,13 @@ mod tests {
     #[test]
     fn a_missed_read_waits_and_loses_nothing() {
         let mut account = Account::default();
-        let mut channel = Channel::new(vec![told("a", vec![Polled::Begins, missed(), used(60.0)])], at(0, 0));
+        let mut channel = Channel::new(vec![told("a", vec![Polled::Begins, missed(), used(60.0)])], PATIENCE);
         channel.poll(at(0, 0), &mut account);
         channel.poll(at(1, 1), &mut account);
-        assert!(channel.is_waiting());
+        assert!(channel.is_waiting(Duration::from_secs(1)));
         assert_eq!(channel.open_gap(at(1, 1)), 1.0);
         assert_eq!(channel.poll(at(2, 2), &mut account), Joules(60.0));
-        assert!(!channel.is_waiting());
+        assert!(!channel.is_waiting(Duration::from_secs(2)));
         assert_eq!((account.gap_s, account.missed_reads, account.problem.as_deref()), (0.0, 1, Some("no answer")));
     }
 
@@ -216,7 +244,7 @@ mod tests {
     fn a_reset_is_a_gap_and_not_a_jump() {
         let mut account = Account::default();
         let answers = vec![Polled::Begins, used(10.0), Polled::Reset("it fell".into()), used(10.0)];
-        let mut channel = Channel::new(vec![told("a", answers)], at(0, 0));
+        let mut channel = Channel::new(vec![told("a", answers)], PATIENCE);
         for second in 0..4 {
             channel.poll(at(second, second), &mut account);
         }
@@ -228,7 +256,7 @@ mod tests {
         let mut account = Account::default();
         let gone = vec![Polled::Begins, used(5.0), missed(), missed(), missed()];
         let sensors = vec![told("a", gone), told("b", vec![Polled::Begins, used(7.0)])];
-        let mut channel = Channel::new(sensors, at(0, 0));
+        let mut channel = Channel::new(sensors, PATIENCE);
         for second in 0..6 {
             channel.poll(at(second, second), &mut account);
         }
@@ -238,14 +266,28 @@ mod tests {
     }
 
     #[test]
+    fn failures_within_an_instant_give_nothing_up() {
+        let mut account = Account::default();
+        let answers = vec![Polled::Begins, missed(), missed(), missed(), missed(), used(9.0)];
+        let mut channel = Channel::new(vec![told("a", answers), told("b", vec![])], PATIENCE);
+        channel.poll(at(0, 0), &mut account);
+        for _ in 0..4 {
+            channel.poll(at(1, 1), &mut account);
+            assert!(channel.is_waiting(Duration::from_secs(1)));
+        }
+        assert_eq!(channel.poll(at(2, 2), &mut account), Joules(9.0));
+        assert_eq!((account.parts.len(), account.gap_s), (1, 0.0));
+    }
+
+    #[test]
     fn with_nothing_to_take_over_the_gap_stays_open() {
         let mut account = Account::default();
-        let mut channel = Channel::new(vec![told("a", vec![Polled::Begins, used(5.0)])], at(0, 0));
+        let mut channel = Channel::new(vec![told("a", vec![Polled::Begins, used(5.0)])], PATIENCE);
         for second in 0..8 {
             channel.poll(at(second, second), &mut account);
         }
         assert_eq!(
-            (account.joules(), channel.open_gap(at(8, 8)), channel.is_waiting()),
+            (account.joules(), channel.open_gap(at(8, 8)), channel.is_waiting(Duration::from_secs(8))),
             (Some(Joules(5.0)), 7.0, false)
         );
     }

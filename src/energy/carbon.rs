@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 const STALE: Duration = Duration::from_secs(2 * 3600);
 
 /// What live figures need. The token is in no file and no message.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Live {
     pub token: String,
     /// Another address of the service.
@@ -53,9 +53,7 @@ impl Carbon {
         let intensity = fixed.unwrap_or_else(|| table.clone());
         let carbon = Self { state: Arc::new(Mutex::new(State { intensity, problem: None })) };
         if let Some(live) = live {
-            let service = ElectricityMaps::new(live.token.clone(), live.base.clone());
-            let mut asked =
-                Asked { cached: Cached::new(service, live.cache.clone()), zone: live.zone.clone(), table, last: None };
+            let mut asked = Asked { cached: shared(live), zone: live.zone.clone(), table, last: None };
             asked.look(&carbon.state);
             let state = Arc::downgrade(&carbon.state);
             let spawned = thread::Builder::new().name("carbon".into()).spawn(move || refresh(asked, &state));
@@ -85,9 +83,22 @@ impl Carbon {
     }
 }
 
+/// The service as this process knows it: what one run has learned, a failure included, the next need not ask.
+fn shared(live: &Live) -> Arc<Mutex<Cached>> {
+    static KNOWN: Mutex<Vec<(Live, Arc<Mutex<Cached>>)>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, cached)) = known.iter().find(|(other, _)| other == live) {
+        return Arc::clone(cached);
+    }
+    let service = ElectricityMaps::new(live.token.clone(), live.base.clone());
+    let cached = Arc::new(Mutex::new(Cached::new(service, live.cache.clone())));
+    known.push((live.clone(), Arc::clone(&cached)));
+    cached
+}
+
 /// The service, and what to do without it.
 struct Asked {
-    cached: Cached,
+    cached: Arc<Mutex<Cached>>,
     zone: String,
     table: Intensity,
     /// The last live figure and when it came.
@@ -97,7 +108,7 @@ struct Asked {
 impl Asked {
     fn look(&mut self, state: &Mutex<State>) {
         let now = SystemTime::now();
-        let answer = self.cached.latest(&self.zone, now);
+        let answer = self.cached.lock().unwrap_or_else(PoisonError::into_inner).latest(&self.zone, now);
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
             Ok(live) => {

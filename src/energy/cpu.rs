@@ -119,7 +119,7 @@ impl DesignPower {
                 let watts = WATTS_PER_THREAD * f64::from(threads);
                 (watts, format!("{WATTS_PER_THREAD} W for each of {threads} threads, since no table knows {model}"))
             }
-            (None, None) => (UNKNOWN_WATTS, "of an unknown machine".to_owned()),
+            (None, None) => (UNKNOWN_WATTS, "an unknown machine".to_owned()),
         };
         Self { watts: Watts(watts), text: why }
     }

@@ -1,10 +1,12 @@
 //! `emissions.csv`: a run in the columns of codecarbon 3, in its order and units, so that notebooks and dashboards made for
 //! it read ours. A figure that is not known leaves its field empty, which pandas reads as NaN.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
+
+use nix::fcntl::{Flock, FlockArg};
 
 use super::config::Config;
 use super::machine::Machine;
@@ -103,9 +105,10 @@ pub fn row(about: &About, reading: &Reading, machine: &Machine) -> [String; 38] 
         value.filter(|value| value.is_finite()).map_or(String::new(), |value| format!("{value:?}"))
     };
     let per_second = |value: Option<f64>| number(value.filter(|_| seconds > 0.0).map(|value| value / seconds));
-    let [cpu, gpu, ram] = reading.components().map(|(_, account)| account.joules().map(|joules| joules * reading.pue));
+    let [cpu, gpu, ram] = reading.components().map(|(_, account)| account.with_overhead());
     // No GPU in use draws nothing; one that could not be read is not known.
-    let gpu = gpu.or((machine.gpus.is_empty() && reading.totals.gpu.problem.is_none()).then_some(Joules::ZERO));
+    let no_gpu = machine.gpus.is_empty() && machine.unread_gpus.is_none();
+    let gpu = gpu.or(no_gpu.then_some(Joules::ZERO));
     let kwh = |joules: Option<Joules>| number(joules.map(Joules::kwh));
     let watts = |joules: Option<Joules>| per_second(joules.map(|joules| joules.0));
     let ram_gib = machine.memory.map(|memory| memory.total_gib);
@@ -148,7 +151,7 @@ pub fn row(about: &About, reading: &Reading, machine: &Machine) -> [String; 38] 
         number(ram_gib),
         "machine".to_owned(),
         number(reading.totals.load.get()),
-        number(reading.totals.gpu.mean_utilization().or(machine.gpus.is_empty().then_some(0.0))),
+        number(reading.totals.gpu.mean_utilization().or(no_gpu.then_some(0.0))),
         number(utilization),
         number(used_gib),
         "N".to_owned(),
@@ -170,48 +173,48 @@ fn gpu_models(names: &[String]) -> String {
     shown.join(", ")
 }
 
-/// Writes the row to the file: over the row of the same run, behind those of others. Written aside and renamed, so that a
-/// reader and a kill see a whole file.
+/// Writes a run's file, over what was there: a run is one row. Written aside and renamed, so that a reader and a kill see a whole
+/// file.
 ///
-/// Errors: the disk's; a file with other columns.
+/// Errors: the disk's.
 pub fn write(path: &Path, row: &[String; 38]) -> io::Result<()> {
-    let header = COLUMNS.join(",");
-    let mut lines = vec![header.clone()];
-    match fs::read_to_string(path) {
-        Ok(text) => {
-            let mut records = records(&text).into_iter();
-            if records.next().is_some_and(|first| first.trim_end() != header) {
-                let problem = format!("{}: not the columns of codecarbon 3", path.display());
-                return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
-            }
-            let run = format!(",{},", field(&row[2]));
-            lines.extend(records.filter(|record| !record.contains(&run)).map(str::to_owned));
-        }
-        Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-        Err(err) => return Err(err),
-    }
-    lines.push(row.iter().map(|value| field(value)).collect::<Vec<_>>().join(","));
     let aside = path.with_extension("csv.new");
-    fs::write(&aside, lines.join("\n") + "\n")?;
+    fs::write(&aside, format!("{}\n{}\n", COLUMNS.join(","), record(row)))?;
     fs::rename(&aside, path)
 }
 
-/// The records of a CSV text: lines, but for line ends within quotes.
-fn records(text: &str) -> Vec<&str> {
-    let (mut records, mut start, mut quoted) = (Vec::new(), 0, false);
-    for (at, letter) in text.char_indices() {
-        match letter {
-            '"' => quoted = !quoted,
-            '\n' if !quoted => {
-                records.push(text[start..at].trim_end_matches('\r'));
-                start = at + 1;
-            }
-            _ => {}
+/// A file that rows of several runs are added to, perhaps by several processes.
+pub struct Rows(File);
+
+impl Rows {
+    /// Opens the file, or makes it.
+    ///
+    /// Errors: the disk's; a file with other columns.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+        let mut first = Vec::new();
+        BufReader::new((&mut file).take(1 << 16)).read_until(b'\n', &mut first)?;
+        let first = String::from_utf8_lossy(&first);
+        if !first.is_empty() && first.trim_end() != COLUMNS.join(",") {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it has not the columns of codecarbon 3.3"));
         }
+        Ok(Self(file))
     }
-    records.push(&text[start..]);
-    records.retain(|record| !record.is_empty());
-    records
+
+    /// Adds a row; behind the header, if the file is empty.
+    ///
+    /// Errors: the disk's.
+    pub fn append(self, row: &[String; 38]) -> io::Result<()> {
+        let mut file = Flock::lock(self.0, FlockArg::LockExclusive).map_err(|(_, err)| io::Error::from(err))?;
+        let mut text = if file.metadata()?.len() == 0 { COLUMNS.join(",") + "\n" } else { String::new() };
+        text.push_str(&record(row));
+        text.push('\n');
+        file.write_all(text.as_bytes())
+    }
+}
+
+fn record(row: &[String; 38]) -> String {
+    row.iter().map(|value| field(value)).collect::<Vec<_>>().join(",")
 }
 
 /// A field of a CSV file, quoted if it must be.
@@ -231,19 +234,35 @@ mod tests {
     }
 
     #[test]
-    fn a_runs_row_is_replaced_and_others_stay() {
+    fn a_run_is_one_row_whatever_was_there() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("emissions.csv");
+        fs::write(&path, b"\xef\xbb\xbfsaved;by;a spreadsheet\n").unwrap();
         write(&path, &some_row("a", "one, \"two\"\nthree")).unwrap();
-        write(&path, &some_row("b", "other")).unwrap();
         write(&path, &some_row("a", "again")).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 3, "{text}");
-        assert_eq!(lines[0].split(',').count(), 38);
-        assert!(lines[1].starts_with("0,other,b,") && lines[2].starts_with("0,again,a,"), "{text}");
+        assert_eq!((lines.len(), lines[0].split(',').count()), (2, 38), "{text}");
+        assert!(lines[1].starts_with("0,again,a,"), "{text}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn rows_of_many_are_added_and_other_files_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("all.csv");
+        std::thread::scope(|scope| {
+            for i in 0..8 {
+                let path = &path;
+                scope.spawn(move || Rows::open(path).unwrap().append(&some_row(&i.to_string(), "a, \"b\"")).unwrap());
+            }
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().filter(|line| line.starts_with("timestamp,")).count(), 1, "{text}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("0,\"a, \"\"b\"\"\",")).count(), 8, "{text}");
         fs::write(&path, "timestamp,something\n").unwrap();
-        assert!(write(&path, &some_row("a", "x")).is_err());
+        assert!(Rows::open(&path).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "timestamp,something\n");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Meters what a machine draws while training runs: sensors are polled on a thread of its own, which shares out the energy
-//! between two polls by the time that was training.
+//! Meters what a machine draws while training runs: sensors are found and polled on a thread of its own, which shares out the
+//! energy between two polls by the time that was training.
 //!
-//! The training thread marks when it starts and pauses and never waits for a sensor, but for [`Meter::reading`], which asks
-//! for a poll and takes the one before if none comes in time. A sensor that hangs holds up the sampler alone.
+//! The training thread marks when it starts and pauses. It waits for sensors in [`Meter::start`] and [`Meter::reading`] alone, and
+//! there for so long at most; what has not answered by then is a gap. A sensor that hangs holds up the sampler only.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -15,8 +15,12 @@ use super::machine::Machine;
 use super::reading::Reading;
 use super::sampler::Sampler;
 
-/// How long a reading waits for the sensors. They take a millisecond; one that hangs must not hold up training.
+/// How long the start waits until sensors are found: a driver that has to wake up takes a second or two.
+const START: Duration = Duration::from_secs(5);
+/// How long a reading waits for the sensors, which take a millisecond.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// How long the last reading waits.
+const END: Duration = Duration::from_secs(5);
 
 /// Training or not, over time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,6 +59,8 @@ struct Shared {
     /// Of the poll that `reading` is from.
     polled: Moment,
     reading: Reading,
+    /// Once the sampler has looked around.
+    machine: Option<Arc<Machine>>,
 }
 
 struct Common {
@@ -68,12 +74,22 @@ impl Common {
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Waits while `unfinished`, but no longer than `most`.
+    fn wait<'a>(
+        &self,
+        shared: MutexGuard<'a, Shared>,
+        most: Duration,
+        unfinished: impl Fn(&Shared) -> bool,
+    ) -> MutexGuard<'a, Shared> {
+        let waited = self.changed.wait_timeout_while(shared, most, |shared| unfinished(shared));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
 }
 
 /// Made paused: [`Meter::resume`] starts it. Its thread ends with it.
 pub struct Meter {
     common: Arc<Common>,
-    machine: Machine,
     config: Config,
     carbon: Carbon,
 }
@@ -82,34 +98,41 @@ impl Meter {
     /// Looks for the sensors that `config` asks for. What cannot be read is said in [`Machine::problems`]; nothing fails.
     /// `before` is what a run that is carried on has come to.
     pub fn start(config: &Config, before: Option<Reading>) -> Self {
-        let (machine, gpus) = Machine::look(config);
         let carbon = Carbon::start(config);
-        let mut sampler = Sampler::new(config, &machine, gpus, carbon.clone());
-        sampler.restore(before);
-        // The first poll is made here, so that the sensors' names are known at once.
-        sampler.poll(Moment::default());
+        let mut reading = before.unwrap_or_default();
+        reading.pue = config.pue;
         let shared = Shared {
             activity: Activity::default(),
             asked: 0,
             answered: 0,
             ended: false,
             polled: Moment::default(),
-            reading: sampler.reading(),
+            reading: reading.clone(),
+            machine: None,
         };
         let common = Arc::new(Common { made: Instant::now(), shared: Mutex::new(shared), changed: Condvar::new() });
-        let meter = Self { common: Arc::clone(&common), machine, config: config.clone(), carbon };
-        let interval = config.interval;
-        let spawned = thread::Builder::new().name("energy".into()).spawn(move || run(&common, sampler, interval));
-        if let Err(err) = spawned {
+        let meter = Self { common: Arc::clone(&common), config: config.clone(), carbon: carbon.clone() };
+        let config = config.clone();
+        let work = move || {
+            let (machine, gpus) = Machine::look(&config);
+            let sampler = Sampler::new(&config, &machine, gpus, carbon, reading.totals);
+            common.lock().machine = Some(Arc::new(machine));
+            run(&common, sampler, config.interval);
+        };
+        if let Err(err) = thread::Builder::new().name("energy".into()).spawn(work) {
             let mut shared = meter.common.lock();
             shared.ended = true;
             shared.reading.problem = Some(format!("the sampler's thread did not start: {err}"));
         }
+        // The first poll, after which the sources have names.
+        meter.read(START);
         meter
     }
 
-    pub fn machine(&self) -> &Machine {
-        &self.machine
+    /// What there is to meter; nothing, with a problem, where the sensors could not be found in time.
+    pub fn machine(&self) -> Arc<Machine> {
+        let found = self.common.lock().machine.clone();
+        found.unwrap_or_else(|| Arc::new(Machine::silent()))
     }
 
     pub fn config(&self) -> &Config {
@@ -143,31 +166,32 @@ impl Meter {
         self.common.changed.notify_all();
     }
 
-    /// What training has come to by now; the figures of the poll before where the sensors do not answer within 250 ms.
+    /// What training has come to by now. Where the sensors do not answer within 250 ms, the time since they last did is a
+    /// gap, and the reading says that it waits for them.
     pub fn reading(&self) -> Reading {
-        let mut shared = self.common.lock();
-        if !shared.ended {
-            shared.asked += 1;
-            let asked = shared.asked;
-            self.common.changed.notify_all();
-            let fresh = self.common.changed.wait_timeout_while(shared, PATIENCE, |s| s.answered < asked && !s.ended);
-            shared = fresh.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        let mut reading = shared.reading.clone();
-        let late = shared.activity.moment(self.common.made.elapsed()).active.saturating_sub(shared.polled.active);
-        drop(shared);
-        if late > 2 * self.config.interval + PATIENCE {
-            reading.uncovered(late);
-        }
-        reading
+        self.read(PATIENCE)
     }
 
-    /// Polls a last time and ends the sampler.
+    /// Pauses, and gives slow sensors more time for the last word.
     pub fn stop(&self) -> Reading {
         self.pause();
-        let reading = self.reading();
-        self.common.lock().ended = true;
+        self.read(END)
+    }
+
+    fn read(&self, patience: Duration) -> Reading {
+        let mut shared = self.common.lock();
+        if shared.ended {
+            return shared.reading.clone();
+        }
+        shared.asked += 1;
+        let asked = shared.asked;
         self.common.changed.notify_all();
+        let shared = self.common.wait(shared, patience, |shared| shared.answered < asked && !shared.ended);
+        let mut reading = shared.reading.clone();
+        if shared.answered < asked {
+            let now = shared.activity.moment(self.common.made.elapsed());
+            reading.uncovered(now.active.saturating_sub(shared.polled.active));
+        }
         reading
     }
 }
@@ -180,25 +204,18 @@ impl Drop for Meter {
     }
 }
 
-/// The sampler's thread.
+/// The sampler's thread: polls at once, then every `interval` and whenever it is asked.
 fn run(common: &Common, mut sampler: Sampler, interval: Duration) {
     let mut shared = common.lock();
-    loop {
-        let answered = shared.answered;
-        let waited = common.changed.wait_timeout_while(shared, interval, |s| s.asked == answered && !s.ended);
-        shared = waited.unwrap_or_else(PoisonError::into_inner).0;
-        if shared.ended {
-            return;
-        }
+    while !shared.ended {
         let asked = shared.asked;
         let moment = shared.activity.moment(common.made.elapsed());
         drop(shared);
         sampler.poll(moment);
         let reading = sampler.reading();
         shared = common.lock();
-        shared.reading = reading;
-        shared.polled = moment;
-        shared.answered = asked;
+        (shared.reading, shared.polled, shared.answered) = (reading, moment, asked);
         common.changed.notify_all();
+        shared = common.wait(shared, interval, |shared| shared.asked == asked && !shared.ended);
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::sensor::{Counter, Kind, Polled, Sensor, Source};
-use super::units::Joules;
+use super::units::{Joules, Watts};
 
 /// Where Linux shows the counters.
 pub const POWERCAP: &str = "/sys/class/powercap";
@@ -15,6 +15,9 @@ pub const POWERCAP: &str = "/sys/class/powercap";
 /// Two counters this close to each other, in microjoules, are one counter shown twice: dies of one package do that. 1 J is
 /// drawn between the two reads; counters of different packages meet by chance once in 100,000 starts.
 const SAME_COUNTER_UJ: u64 = 1_000_000;
+
+/// No package draws more; the largest have design powers of 500 W.
+const MOST: Watts = Watts(1000.0);
 
 /// A package's counter.
 #[derive(Clone, Debug)]
@@ -120,7 +123,7 @@ impl Rapl {
         if found.readable.is_empty() || !found.refused.is_empty() {
             return None;
         }
-        let zones = found.readable.iter().map(|zone| (zone.clone(), Counter::new(1e-6, zone.range()))).collect();
+        let zones = found.readable.iter().map(|zone| (zone.clone(), Counter::new(1e-6, zone.range(), MOST))).collect();
         Some(Self { zones, kept: Joules::ZERO })
     }
 }
@@ -132,19 +135,20 @@ impl Sensor for Rapl {
     }
 
     fn poll(&mut self, now: Duration) -> Polled {
-        let (mut missed, mut reset, mut begins) = (None, None, false);
+        let (mut missed, mut lost, mut begins) = (None, None, false);
         for (zone, counter) in &mut self.zones {
             match counter.read(now, zone.read()) {
                 Polled::Used(joules) => self.kept += joules,
                 Polled::Begins => begins = true,
                 Polled::Missed(why) => missed = missed.or(Some(why)),
-                Polled::Reset(why) => reset = reset.or(Some(format!("{}: {why}", zone.name))),
+                Polled::Reset(why) => lost = lost.or(Some(Polled::Reset(format!("{}: {why}", zone.name)))),
+                Polled::Unknown(why) => lost = lost.or(Some(Polled::Unknown(format!("{}: {why}", zone.name)))),
             }
         }
-        if let Some(why) = reset {
+        if let Some(lost) = lost {
             // The others' energy of this span is known, the sum is not.
             self.kept = Joules::ZERO;
-            return Polled::Reset(why);
+            return lost;
         }
         match missed {
             Some(why) => Polled::Missed(why),

@@ -32,11 +32,15 @@ impl Mean {
 pub struct Totals {
     /// Seconds of training that were metered.
     pub active_s: f64,
+    /// Seconds of training before that were not: the run was started without a meter.
+    pub unmetered_s: f64,
     pub cpu: Account,
     pub gpu: Account,
     pub ram: Account,
     /// kg of CO₂ equivalent, data center overhead included, each interval at the intensity of its time.
     pub co2_kg: f64,
+    /// Where the intensity came from; several if a run was carried on elsewhere.
+    pub grids: Vec<String>,
     /// Load of all processors, percent.
     pub load: Mean,
     /// Memory in use.
@@ -65,8 +69,11 @@ impl Reading {
 
     /// All components, data center overhead included; `None` where none could be read.
     pub fn energy(&self) -> Option<Joules> {
-        let known: Vec<Joules> = self.components().iter().filter_map(|(_, account)| account.joules()).collect();
-        (!known.is_empty()).then(|| known.into_iter().sum::<Joules>() * self.pue)
+        if self.problem.is_some() {
+            return None;
+        }
+        let known: Vec<Joules> = self.components().iter().filter_map(|(_, account)| account.with_overhead()).collect();
+        (!known.is_empty()).then(|| known.into_iter().sum())
     }
 
     /// kg of CO₂ equivalent; `None` where no energy is known.
@@ -87,18 +94,14 @@ impl Reading {
         (all.0 > 0.0).then(|| measured.0 / all.0)
     }
 
-    /// Seconds of training that some component has no figure for, the longest of them.
-    pub fn gap_s(&self) -> f64 {
-        self.components().iter().map(|(_, account)| account.gap_s).fold(0.0, f64::max)
-    }
-
     /// The sensors have not answered for the last `time` of training: it is a gap of every component.
     pub(super) fn uncovered(&mut self, time: Duration) {
         self.waiting = true;
+        self.totals.active_s += time.as_secs_f64();
         for account in [&mut self.totals.cpu, &mut self.totals.gpu, &mut self.totals.ram] {
             if account.joules().is_some() {
                 account.gap_s += time.as_secs_f64();
-                account.problem.get_or_insert_with(|| "the sensors do not answer".to_owned());
+                account.problem = Some("the sensors do not answer".to_owned());
             }
         }
     }
@@ -114,6 +117,7 @@ impl Reading {
         put("energy_kwh", self.energy().map(|joules| json!(joules.kwh())));
         put("co2_kg", self.co2_kg().map(|kg| json!(kg)));
         put("seconds", Some(json!((self.totals.active_s * 1e3).round() / 1e3)));
+        put("unmetered_s", (self.totals.unmetered_s > 0.0).then(|| json!(self.totals.unmetered_s)));
         put("pue", Some(json!(self.pue)));
         put("intensity_g_per_kwh", self.mean_intensity().map(|grams| json!(grams)));
         put("measured_share", self.measured_share().map(|share| json!(share)));
@@ -121,31 +125,37 @@ impl Reading {
             .components()
             .into_iter()
             .filter(|(_, account)| account.joules().is_some() || account.problem.is_some())
-            .map(|(name, account)| (name.to_owned(), self.component_json(account)))
+            .map(|(name, account)| (name.to_owned(), component_json(account)))
             .collect();
+        put("intensity", (!self.totals.grids.is_empty()).then(|| json!(self.intensity())));
         put("components", Some(Value::Object(components)));
         put("problem", self.problem.as_ref().map(|why| json!(why)));
         all
     }
 
-    fn component_json(&self, account: &Account) -> Value {
-        let mut all = Map::new();
-        if let Some(joules) = account.joules() {
-            all.insert("kwh".to_owned(), json!((joules * self.pue).kwh()));
-            all.insert("joules".to_owned(), json!(joules.0));
-        }
-        all.insert("sources".to_owned(), json!(account.parts));
-        if account.gap_s > 0.0 {
-            all.insert("gap_s".to_owned(), json!((account.gap_s * 1e3).round() / 1e3));
-        }
-        for (key, count) in [("missed_reads", account.missed_reads), ("resets", account.resets)] {
-            if count > 0 {
-                all.insert(key.to_owned(), json!(count));
-            }
-        }
-        if let Some(problem) = &account.problem {
-            all.insert("problem".to_owned(), json!(problem));
-        }
-        Value::Object(all)
+    /// Where the intensity comes from.
+    pub fn intensity(&self) -> String {
+        self.totals.grids.join("; then ")
     }
+}
+
+fn component_json(account: &Account) -> Value {
+    let mut all = Map::new();
+    if let (Some(joules), Some(with_overhead)) = (account.joules(), account.with_overhead()) {
+        all.insert("kwh".to_owned(), json!(with_overhead.kwh()));
+        all.insert("joules".to_owned(), json!(joules.0));
+    }
+    all.insert("sources".to_owned(), json!(account.parts));
+    if account.gap_s > 0.0 {
+        all.insert("gap_s".to_owned(), json!((account.gap_s * 1e3).round() / 1e3));
+    }
+    for (key, count) in [("missed_reads", account.missed_reads), ("resets", account.resets)] {
+        if count > 0 {
+            all.insert(key.to_owned(), json!(count));
+        }
+    }
+    if let Some(problem) = &account.problem {
+        all.insert("problem".to_owned(), json!(problem));
+    }
+    Value::Object(all)
 }

@@ -1,9 +1,11 @@
 //! All of a machine's channels, polled together: what the meter's thread does each time.
 
+use std::path::PathBuf;
+
 use super::account::{Channel, Moment};
 use super::carbon::Carbon;
 use super::config::{Config, Sources};
-use super::cpu::{DesignPower, LoadMeter, LoadModel, UNKNOWN_WATTS};
+use super::cpu::{LoadMeter, LoadModel};
 use super::machine::{Machine, Sensors};
 use super::ram::{Constant, Memory};
 use super::rapl::Rapl;
@@ -15,53 +17,54 @@ pub struct Sampler {
     cpu: Vec<Channel>,
     gpu: Vec<Channel>,
     ram: Vec<Channel>,
+    /// Why GPUs that are meant are not among them.
+    unread_gpus: Option<String>,
     load: LoadMeter,
-    proc: std::path::PathBuf,
+    proc: PathBuf,
     carbon: Carbon,
     pue: f64,
-    /// What this meter has counted, and what the run had come to before.
     totals: Totals,
     last: Moment,
-    active_before: f64,
 }
 
 impl Sampler {
-    pub fn new(config: &Config, machine: &Machine, gpus: Vec<Sensors>, carbon: Carbon) -> Self {
-        let begins = Moment::default();
-        let channel = |sensors: Sensors| (!sensors.is_empty()).then(|| Channel::new(sensors, begins));
+    /// `before` is what a run that is carried on has come to.
+    pub fn new(config: &Config, machine: &Machine, gpus: Vec<Sensors>, carbon: Carbon, before: Totals) -> Self {
+        // Three polls, and for polls that are asked for at once some time.
+        let patience = config.interval * 2;
+        let channel = |sensors: Sensors| (!sensors.is_empty()).then(|| Channel::new(sensors, patience));
         Self {
             cpu: channel(processor_sensors(config, machine)).into_iter().collect(),
             ram: channel(memory_sensors(config, machine)).into_iter().collect(),
             gpu: gpus.into_iter().filter_map(channel).collect(),
+            unread_gpus: machine.unread_gpus.clone(),
             load: LoadMeter::new(&config.places.proc),
             proc: config.places.proc.clone(),
             carbon,
             pue: config.pue,
-            totals: Totals::default(),
-            last: begins,
-            active_before: 0.0,
-        }
-    }
-
-    /// Goes on from what a run had come to.
-    pub fn restore(&mut self, before: Option<Reading>) {
-        if let Some(before) = before {
-            self.active_before = before.totals.active_s;
-            self.totals = before.totals;
+            totals: before,
+            last: Moment::default(),
         }
     }
 
     pub fn poll(&mut self, moment: Moment) {
+        let active = moment.active.saturating_sub(self.last.active).as_secs_f64();
         let Totals { cpu, gpu, ram, .. } = &mut self.totals;
         let mut used = Joules::ZERO;
-        for (channels, account) in [(&mut self.cpu, cpu), (&mut self.gpu, gpu), (&mut self.ram, ram)] {
+        for (channels, account) in [(&mut self.cpu, cpu), (&mut self.gpu, &mut *gpu), (&mut self.ram, ram)] {
             for channel in channels {
-                used += channel.poll(moment, account);
+                let joules = channel.poll(moment, account);
+                account.overhead += joules * (self.pue - 1.0);
+                used += joules;
             }
         }
+        if let Some(why) = &self.unread_gpus {
+            gpu.gap_s += active;
+            gpu.problem = Some(why.clone());
+        }
+        self.note_grid();
         self.totals.co2_kg += self.carbon.now().kg_of(used * self.pue);
-        self.totals.active_s = self.active_before + moment.active.as_secs_f64();
-        let active = moment.active.saturating_sub(self.last.active).as_secs_f64();
+        self.totals.active_s += active;
         if let Ok(Some(load)) = self.load.read() {
             self.totals.load.add(load * 100.0, active);
         }
@@ -69,6 +72,17 @@ impl Sampler {
             self.totals.memory_gib.add(memory.used_gib(), active);
         }
         self.last = moment;
+    }
+
+    /// Remembers where the intensity comes from, once for each place: live figures of one zone differ in their time alone.
+    fn note_grid(&mut self) {
+        let grid = self.carbon.describe();
+        let place = |text: &str| text.split(", ").take(2).collect::<Vec<_>>().join(", ");
+        match self.totals.grids.last_mut() {
+            Some(last) if *last == grid => {}
+            Some(last) if place(last) == place(&grid) && grid.starts_with("Electricity Maps") => *last = grid,
+            _ => self.totals.grids.push(grid),
+        }
     }
 
     pub fn reading(&self) -> Reading {
@@ -79,7 +93,8 @@ impl Sampler {
         {
             account.gap_s += open(channels);
         }
-        let waiting = [&self.cpu, &self.gpu, &self.ram].into_iter().flatten().any(Channel::is_waiting);
+        let channels = [&self.cpu, &self.gpu, &self.ram].into_iter().flatten();
+        let waiting = channels.into_iter().any(|channel| channel.is_waiting(self.last.now));
         Reading { totals, pue: self.pue, waiting, problem: None }
     }
 }
@@ -92,12 +107,13 @@ fn processor_sensors(config: &Config, machine: &Machine) -> Sensors {
         sensors.push(Box::new(rapl));
     }
     if config.sources != Sources::Measured {
-        let design: DesignPower = machine.design_power(config);
+        let design = machine.design_power(config);
         match LoadModel::new(design.clone(), &config.places.proc) {
             Some(model) => sensors.push(Box::new(model)),
             None => {
-                let watts = if machine.processors.threads == 0 { UNKNOWN_WATTS } else { design.watts.0 } / 2.0;
-                let text = format!("{watts} W: half of {}, since the load cannot be read", design.text);
+                let watts = design.watts.0 / 2.0;
+                let text =
+                    format!("{watts} W: half of {} W ({}), since the load cannot be read", design.watts.0, design.text);
                 sensors.push(Box::new(Constant::new(Watts(watts), text)));
             }
         }

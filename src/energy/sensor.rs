@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::units::Joules;
+use super::units::{Joules, Watts};
 
 /// Where a figure comes from.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,8 @@ pub enum Polled {
     /// The counter began anew or makes no sense: what was used since the last good poll is unknown, for this reason. From
     /// here on it counts again.
     Reset(String),
+    /// Nothing is known of the time since the last good poll, for this reason. From here on it counts again.
+    Unknown(String),
 }
 
 /// Something that energy can be read from. It lives on the sampler's thread and may block it, never the training.
@@ -47,9 +49,6 @@ pub trait Sensor: Send {
     }
 }
 
-/// More than any processor or GPU draws, in watts: a counter that ran faster has been reset.
-const MOST_WATTS: f64 = 10_000.0;
-
 /// Turns readings of a counter into energy used: knows how it wraps, and when it cannot be right.
 #[derive(Clone, Debug)]
 pub struct Counter {
@@ -57,12 +56,14 @@ pub struct Counter {
     unit: f64,
     /// The count at which it starts again at 0.
     wraps_at: Option<u64>,
+    /// More than the device draws, in watts: a counter that ran faster has been reset.
+    most_watts: f64,
     last: Option<(Duration, u64)>,
 }
 
 impl Counter {
-    pub fn new(joules_per_count: f64, wraps_at: Option<u64>) -> Self {
-        Self { unit: joules_per_count, wraps_at, last: None }
+    pub fn new(joules_per_count: f64, wraps_at: Option<u64>, most: Watts) -> Self {
+        Self { unit: joules_per_count, wraps_at, most_watts: most.0, last: None }
     }
 
     /// A counter's value at `now`, or why it could not be read.
@@ -72,18 +73,23 @@ impl Counter {
             Err(why) => return Polled::Missed(why),
         };
         let Some((then, before)) = self.last.replace((now, value)) else { return Polled::Begins };
-        // A second for counters that move in strides.
-        let most = MOST_WATTS * ((now.saturating_sub(then)).as_secs_f64() + 1.0);
+        let seconds = now.saturating_sub(then).as_secs_f64();
+        if let Some(range) = self.wraps_at
+            && self.most_watts * seconds > range as f64 * self.unit
+        {
+            return Polled::Unknown(format!(
+                "{seconds:.0} s without a reading: nobody knows how often the counter wrapped"
+            ));
+        }
         let used = match self.wraps_at {
             _ if value >= before => value - before,
             Some(range) if range >= before => range - before + value,
             _ => return Polled::Reset(format!("the counter fell from {before} to {value}")),
         };
+        // A second more, for counters that move in strides.
         match used as f64 * self.unit {
-            joules if joules <= most => Polled::Used(Joules(joules)),
-            joules => {
-                Polled::Reset(format!("the counter moved by {joules:.0} J in {:.1} s", (now - then).as_secs_f64()))
-            }
+            joules if joules <= self.most_watts * (seconds + 1.0) => Polled::Used(Joules(joules)),
+            joules => Polled::Reset(format!("the counter moved by {joules:.0} J in {seconds:.1} s: it began anew")),
         }
     }
 }
@@ -109,7 +115,7 @@ impl Trapezoid {
         let before = self.last.replace((now, watts));
         match (before, self.broken.take()) {
             (None, _) => Polled::Begins,
-            (Some(_), Some(why)) => Polled::Reset(why),
+            (Some(_), Some(why)) => Polled::Unknown(why),
             (Some((then, before)), None) => {
                 Polled::Used(Joules((before + watts) / 2.0 * now.saturating_sub(then).as_secs_f64()))
             }
@@ -127,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_counter_counts_wraps_and_bridges_a_missed_read() {
-        let mut counter = Counter::new(1e-6, Some(262_143_328_850));
+        let mut counter = Counter::new(1e-6, Some(262_143_328_850), Watts(1000.0));
         assert_eq!(counter.read(s(0), Ok(262_143_000_000)), Polled::Begins);
         assert_eq!(counter.read(s(1), Ok(262_143_300_000)), Polled::Used(Joules(0.3)));
         let Polled::Used(wrapped) = counter.read(s(2), Ok(71_150)) else { panic!() };
@@ -138,16 +144,22 @@ mod tests {
 
     #[test]
     fn a_counter_that_starts_anew_is_a_reset_whether_it_could_wrap_or_not() {
-        let mut endless = Counter::new(1e-3, None);
+        let mut endless = Counter::new(1e-3, None, Watts(2000.0));
         endless.read(s(0), Ok(5_000));
         assert!(matches!(endless.read(s(1), Ok(10)), Polled::Reset(_)));
         assert_eq!(endless.read(s(2), Ok(1_010)), Polled::Used(Joules(1.0)));
         // 262 kJ in a second is no processor's power: not a wrap.
-        let mut wrapping = Counter::new(1e-6, Some(262_143_328_850));
+        let mut wrapping = Counter::new(1e-6, Some(262_143_328_850), Watts(1000.0));
         wrapping.read(s(0), Ok(100_000_000_000));
         assert!(matches!(wrapping.read(s(1), Ok(1_000_000)), Polled::Reset(_)));
         assert_eq!(wrapping.read(s(2), Ok(51_000_000)), Polled::Used(Joules(50.0)));
         assert!(matches!(endless.read(s(3), Ok(u64::MAX)), Polled::Reset(_)), "a jump is not energy");
+        // Half a minute apart, a counter that starts anew looks like no wrap either.
+        wrapping.read(s(10), Ok(100_000_000_000));
+        assert!(matches!(wrapping.read(s(40), Ok(1_000_000)), Polled::Reset(_)));
+        // In five minutes it may have wrapped unseen.
+        assert!(matches!(wrapping.read(s(340), Ok(2_000_000)), Polled::Unknown(_)));
+        assert_eq!(wrapping.read(s(341), Ok(3_000_000)), Polled::Used(Joules(1.0)));
     }
 
     #[test]
@@ -156,7 +168,11 @@ mod tests {
         assert_eq!(power.read(s(0), Ok(100.0)), Polled::Begins);
         assert_eq!(power.read(s(2), Ok(300.0)), Polled::Used(Joules(400.0)));
         assert_eq!(power.read(s(3), Err("lost".into())), Polled::Missed("lost".into()));
-        assert_eq!(power.read(s(4), Ok(100.0)), Polled::Reset("lost".into()), "nobody knows what was drawn since 2 s");
+        assert_eq!(
+            power.read(s(4), Ok(100.0)),
+            Polled::Unknown("lost".into()),
+            "nobody knows what was drawn since 2 s"
+        );
         assert_eq!(power.read(s(5), Ok(100.0)), Polled::Used(Joules(100.0)));
     }
 }

@@ -1,5 +1,6 @@
 //! What is said at the end of a run: what it cost, and how well that is known.
 
+use super::account::Part;
 use super::reading::Reading;
 
 /// What was metered.
@@ -11,24 +12,25 @@ pub enum Of {
     Command,
 }
 
-/// Lines for people; `intensity` is where the intensity comes from.
-pub fn lines(reading: &Reading, intensity: &str, of: Of) -> Vec<String> {
+/// Lines for people.
+pub fn lines(reading: &Reading, of: Of) -> Vec<String> {
     let Some(energy) = reading.energy() else {
         let why = reading.problem.as_deref().unwrap_or("no sensor and no model was allowed or found");
         return vec![format!("energy not known: {why}")];
     };
     let mut parts = Vec::new();
     for (name, account) in reading.components() {
-        let Some(joules) = account.joules() else { continue };
-        let kwh = significant((joules * reading.pue).kwh());
-        let sources: Vec<&str> =
-            account.parts.iter().filter(|part| part.joules.0 > 0.0).map(|part| part.source.as_str()).collect();
-        let (measured, all) = (account.measured().0, joules.0);
-        let how = match () {
-            () if measured >= all => "measured",
-            () if measured > 0.0 => "partly measured",
-            () => "estimated",
+        let (Some(joules), Some(with_overhead)) = (account.joules(), account.with_overhead()) else { continue };
+        // What drew nothing in the end is named only if there is nothing else.
+        let drew = |part: &&Part| part.joules.0 > 0.0 || joules.0 == 0.0;
+        let parts_used: Vec<&Part> = account.parts.iter().filter(drew).collect();
+        let how = match parts_used.iter().filter(|part| part.measured).count() {
+            0 => "estimated",
+            some if some == parts_used.len() => "measured",
+            _ => "partly measured",
         };
+        let sources: Vec<&str> = parts_used.iter().map(|part| part.source.as_str()).collect();
+        let kwh = significant(with_overhead.kwh());
         parts.push(format!("{} {kwh} kWh ({how}: {})", name.to_uppercase(), sources.join("; then ")));
     }
     let overhead = if reading.pue > 1.0 { format!(", PUE {}", reading.pue) } else { String::new() };
@@ -36,15 +38,24 @@ pub fn lines(reading: &Reading, intensity: &str, of: Of) -> Vec<String> {
     let mut lines = vec![format!("energy    {} kWh in {seconds:.0} s{what}{overhead}", significant(energy.kwh()))];
     lines.extend(parts.into_iter().map(|part| format!("          {part}")));
     if let (Some(kg), Some(grams)) = (reading.co2_kg(), reading.mean_intensity()) {
-        lines.push(format!("emissions {} kg CO₂e at {} g/kWh: {intensity}", significant(kg), significant(grams)));
+        lines.push(format!(
+            "emissions {} kg CO₂e at {} g/kWh: {}",
+            significant(kg),
+            significant(grams),
+            reading.intensity()
+        ));
     }
     if let Some(share) = reading.measured_share() {
         let mut line = format!("          {:.0} % measured, {:.0} % estimated", share * 100.0, 100.0 - share * 100.0);
-        if let Of::Training { images: images @ 1.. } = of {
-            let per_thousand = energy.kwh() / images as f64 * 1e3;
-            line.push_str(&format!("; {} kWh per thousand images", significant(per_thousand)));
+        if let Of::Training { images } = of
+            && let Some(kwh) = per_thousand(reading, images)
+        {
+            line.push_str(&format!("; {} kWh per thousand images", significant(kwh)));
         }
         lines.push(line);
+    }
+    if reading.totals.unmetered_s > 0.0 {
+        lines.push(format!("          {:.0} s of training before were not metered", reading.totals.unmetered_s));
     }
     for (name, account) in reading.components() {
         if account.gap_s > 0.0 || account.missed_reads > 0 {
@@ -59,6 +70,12 @@ pub fn lines(reading: &Reading, intensity: &str, of: Of) -> Vec<String> {
         }
     }
     lines
+}
+
+/// kWh per thousand images; `None` where a part of the training was not metered.
+pub fn per_thousand(reading: &Reading, images: u64) -> Option<f64> {
+    let whole = reading.totals.unmetered_s == 0.0 && images > 0;
+    reading.energy().filter(|_| whole).map(|energy| energy.kwh() / images as f64 * 1e3)
 }
 
 /// Three digits that count: `0.000123`, `1.23`, `1230`.

@@ -14,16 +14,6 @@ pub struct Joules(pub f64);
 impl Joules {
     pub const ZERO: Self = Self(0.0);
 
-    /// As the powercap files of Linux count it.
-    pub fn from_microjoules(count: u64) -> Self {
-        Self(count as f64 / 1e6)
-    }
-
-    /// As NVML counts it.
-    pub fn from_millijoules(count: u64) -> Self {
-        Self(count as f64 / 1e3)
-    }
-
     pub fn kwh(self) -> f64 {
         self.0 / 3.6e6
     }
@@ -97,9 +87,8 @@ mod tests {
 
     #[test]
     fn units_convert() {
-        assert_eq!(Joules::from_microjoules(3_600_000).0, 3.6);
-        assert_eq!(Joules::from_millijoules(3_600_000_000).kwh(), 1.0);
+        assert_eq!(Joules(3.6e6).kwh(), 1.0);
         assert_eq!(Watts::from_milliwatts(250_000).over(Duration::from_secs(2)).0, 500.0);
-        assert_eq!(GramsPerKwh(475.0).kg_of(Joules(7.2e6)), 0.95);
+        assert!((GramsPerKwh(475.0).kg_of(Joules(7.2e6)) - 0.95).abs() < 1e-12);
     }
 }

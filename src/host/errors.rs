@@ -61,6 +61,11 @@ impl Failure {
         Self::new(Kind::Machine, message)
     }
 
+    /// The same, of the command line.
+    pub fn into_usage(self) -> Self {
+        Self { kind: Kind::Usage, ..self }
+    }
+
     /// Adds what would fix it.
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }

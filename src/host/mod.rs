@@ -70,7 +70,7 @@ pub fn run(mut options: Options) -> i32 {
     signals::install();
     memory::watch();
     quiet_panics();
-    if let Err(err) = runs::restore_options(&mut options) {
+    if let Err(err) = runs::restore_options(&mut options).and_then(|()| complete_energy(&mut options)) {
         return report(&err.into());
     }
     if let Some(threads) = options.threads {
@@ -81,6 +81,12 @@ pub fn run(mut options: Options) -> i32 {
         Err(err) => err.into(),
     });
     report(&outcome)
+}
+
+/// What the environment says of energy, behind the command line and a resumed run; wrong values end here, before anything runs.
+fn complete_energy(options: &mut Options) -> Result<(), Failure> {
+    options.energy = std::mem::take(&mut options.energy).or_env()?;
+    options.energy.check()
 }
 
 /// Tells the person at the terminal how it ended, after all output of the script. Returns the exit code.

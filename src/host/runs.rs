@@ -11,6 +11,7 @@ use super::Outcome;
 use super::args::read_run_json;
 use super::energy::{EnergyOptions, say_cost};
 use super::errors::{Failure, Kind};
+use super::say::say;
 use super::session::{Options, Session};
 use crate::data::Dataset;
 use crate::train::TrainError;
@@ -219,12 +220,15 @@ pub fn restore_options(options: &mut Options) -> Result<(), Failure> {
         }
     }
     let energy = &mut options.energy;
-    if energy.country.is_none() {
+    if !energy.names_grid() && !energy.live {
         energy.country = given["country"].as_str().map(str::to_owned);
         energy.region = energy.region.take().or_else(|| given["region"].as_str().map(str::to_owned));
+        energy.intensity = given["carbon_intensity"].as_f64();
+        if given["carbon_live"].as_bool() == Some(true) {
+            say("the carbon intensity was a live one before; --carbon-live asks for that again");
+        }
     }
     energy.pue = energy.pue.or_else(|| given["pue"].as_f64());
-    energy.intensity = energy.intensity.or_else(|| given["carbon_intensity"].as_f64());
     options.threads = options.threads.or_else(|| given["threads"].as_u64().map(|n| n as usize));
     Ok(())
 }
@@ -251,7 +255,7 @@ pub fn about(session: &Session) -> Map<String, Value> {
     about.insert("seed".to_owned(), json!(session.seed()));
     about.insert("device".to_owned(), json!(device_name(session.options.device)));
     let options = &session.options;
-    let EnergyOptions { country, region, pue, intensity, live: _ } = &options.energy;
+    let EnergyOptions { country, region, pue, intensity, live } = &options.energy;
     let mut given = json!({
         "seed": options.seed,
         "threads": tch::get_num_threads(),
@@ -263,6 +267,7 @@ pub fn about(session: &Session) -> Map<String, Value> {
         "region": region,
         "pue": pue,
         "carbon_intensity": intensity,
+        "carbon_live": live.then_some(true),
     });
     if let Some(given) = given.as_object_mut() {
         given.retain(|key, value| !value.is_null() || key == "seed");

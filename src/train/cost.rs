@@ -1,60 +1,94 @@
 //! What a run costs: its meter, and where the figures go: `metrics.jsonl`, `run.json`, `emissions.csv`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::TrainResult;
-use super::error::At;
 use crate::energy::config::Config;
 use crate::energy::emissions::{self, About};
 use crate::energy::meter::Meter;
 use crate::energy::reading::Reading;
 use crate::energy::summary::{self, Of};
-use crate::energy::units::Joules;
 
-/// The meter of one run.
+/// The account of one run.
 pub struct Cost {
-    meter: Meter,
-    /// What it said last: every file that is written at one time has the same figures.
-    reading: Reading,
-    ended: bool,
+    /// `None` where this process does not meter it.
+    meter: Option<Meter>,
+    /// What was read last, or what the run had come to before: every file that is written at one time has the same figures.
+    reading: Option<Reading>,
+    /// Seconds that `emissions.csv` covers: a finished run that is looked at again stays as it is.
+    written_s: f64,
+    /// Why `emissions.csv` could not be written.
+    unwritten: Option<String>,
 }
 
 impl Cost {
-    /// Starts the meter, paused; gives the run the id that its row of `emissions.csv` has, if it has none yet.
-    pub fn start(config: &Config, before: Option<Reading>, record: &mut Map<String, Value>) -> Self {
+    /// Starts the meter, paused; gives the run the id that its row of `emissions.csv` has, if it has none yet. `before` is what
+    /// the run had come to in `trained` time.
+    pub fn start(
+        config: Option<&Config>,
+        mut before: Option<Reading>,
+        trained: Duration,
+        record: &mut Map<String, Value>,
+    ) -> Self {
+        let written_s = before.as_ref().map_or(0.0, |before| before.totals.active_s);
+        let Some(config) = config else {
+            return Self { meter: None, reading: before, written_s, unwritten: None };
+        };
+
         record.entry("run_id").or_insert_with(|| json!(emissions::run_id()));
+        let known = before.as_ref().map_or(0.0, |before| before.totals.active_s + before.totals.unmetered_s);
+        let unmetered = trained.as_secs_f64() - known;
+        // A run that was metered all along differs by what its clock and its meter count of one step.
+        if unmetered > 1.0 {
+            before.get_or_insert_default().totals.unmetered_s += unmetered;
+        }
         let meter = Meter::start(config, before);
-        let reading = meter.reading();
-        Self { meter, reading, ended: false }
+        let reading = Some(meter.reading());
+        Self { meter: Some(meter), reading, written_s, unwritten: None }
     }
 
-    pub fn meter(&self) -> &Meter {
-        &self.meter
-    }
-
-    /// Asks the meter anew.
-    pub fn read(&mut self) -> &Reading {
-        if !self.ended {
-            self.reading = self.meter.reading();
-        }
-        &self.reading
-    }
-
-    /// The last word of a run that has ended.
-    pub fn stop(&mut self) {
-        if !std::mem::replace(&mut self.ended, true) {
-            self.reading = self.meter.stop();
+    pub fn resume(&self) {
+        if let Some(meter) = &self.meter {
+            meter.resume();
         }
     }
 
-    /// What was read last, for a line of `metrics.jsonl`. While a sensor's answer is awaited there are none: the sum would lack its part, and the
-    /// curve would jump when it comes.
+    pub fn pause(&self) {
+        if let Some(meter) = &self.meter {
+            meter.pause();
+        }
+    }
+
+    /// See [`Meter::mark`].
+    pub fn mark(&self) {
+        if let Some(meter) = &self.meter {
+            meter.mark();
+        }
+    }
+
+    /// Asks the meter anew; `None` where the run was never metered.
+    pub fn read(&mut self) -> Option<&Reading> {
+        if let Some(meter) = &self.meter {
+            self.reading = Some(meter.reading());
+        }
+        self.reading.as_ref()
+    }
+
+    /// At the end of a loop: gives slow sensors more time. The meter goes on, since another loop may follow.
+    pub fn settle(&mut self) {
+        if let Some(meter) = &self.meter {
+            self.reading = Some(meter.stop());
+        }
+    }
+
+    /// What was read last, for a line of `metrics.jsonl`. While a sensor's answer is awaited there is nothing: the sum would
+    /// lack its part, and the curve would jump when it comes.
     pub fn figures(&self) -> Map<String, Value> {
-        let reading = &self.reading;
         let mut figures = Map::new();
-        if !reading.waiting
+        if let (Some(reading), Some(_)) = (&self.reading, &self.meter)
+            && !reading.waiting
             && let (Some(energy), Some(kg)) = (reading.energy(), reading.co2_kg())
         {
             figures.insert("energy_kwh".to_owned(), json!(digits(energy.kwh())));
@@ -63,44 +97,52 @@ impl Cost {
         figures
     }
 
-    /// For `run.json`.
-    pub fn record(&self, images: u64) -> Value {
-        let reading = &self.reading;
+    /// For `run.json`; `None` where the run was never metered.
+    pub fn record(&self, images: u64) -> Option<Value> {
+        let reading = self.reading.as_ref()?;
         let mut record = reading.to_json();
-        record.insert("intensity".to_owned(), json!(self.meter.carbon().describe()));
-        if let (Some(kwh), true) = (reading.energy().map(Joules::kwh), images > 0) {
-            record.insert("kwh_per_1000_images".to_owned(), json!(kwh / images as f64 * 1e3));
+        if let Some(kwh) = summary::per_thousand(reading, images) {
+            record.insert("kwh_per_1000_images".to_owned(), json!(kwh));
         }
         let problems = self.problems();
         if !problems.is_empty() {
             record.insert("problems".to_owned(), json!(problems));
         }
-        Value::Object(record)
+        Some(Value::Object(record))
     }
 
-    /// Sensors that cannot be read, and why there is no live intensity.
+    /// Sensors that cannot be read, why there is no live intensity, and what could not be written.
     pub fn problems(&self) -> Vec<String> {
-        self.meter.machine().problems.iter().cloned().chain(self.meter.carbon().problem()).collect()
+        let Some(meter) = &self.meter else { return Vec::new() };
+        let machine = meter.machine();
+        machine.problems.iter().cloned().chain(meter.carbon().problem()).chain(self.unwritten.clone()).collect()
     }
 
-    /// Writes `emissions.csv`.
-    ///
-    /// Errors: the disk's.
-    pub fn write(&self, dir: &Path, record: &Map<String, Value>) -> TrainResult<()> {
+    /// Writes `emissions.csv`, which only repeats what other files say: that it cannot be written ends no run.
+    pub fn write(&mut self, dir: &Path, record: &Map<String, Value>) {
+        let (Some(meter), Some(reading)) = (&self.meter, &self.reading) else { return };
+        if reading.totals.active_s == self.written_s {
+            return;
+        }
+        self.written_s = reading.totals.active_s;
         let path = dir.join("emissions.csv");
         let text = |key: &str| record.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let about = About {
             project: text("name"),
             run_id: text("run_id"),
             experiment_id: text("script"),
-            ..About::now(self.meter.config())
+            ..About::now(meter.config())
         };
-        emissions::write(&path, &emissions::row(&about, &self.reading, self.meter.machine())).at(&path)
+        let written = emissions::write(&path, &emissions::row(&about, reading, &meter.machine()));
+        self.unwritten = written.err().map(|err| format!("{}: {err}", path.display()));
     }
 
     /// What is said at the end.
     pub fn summary(&self, images: u64) -> Vec<String> {
-        summary::lines(&self.reading, &self.meter.carbon().describe(), Of::Training { images })
+        let Some(reading) = &self.reading else { return Vec::new() };
+        let mut lines = summary::lines(reading, Of::Training { images });
+        lines.extend(self.unwritten.clone());
+        lines
     }
 }
 

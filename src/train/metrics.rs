@@ -59,10 +59,10 @@ impl LineLog {
     }
 }
 
-/// The last whole line of a file of JSON lines, if it has one.
-pub fn last_line(path: &Path) -> Option<Value> {
+/// The number under `key` in the last line of a file of JSON lines that has one.
+pub fn last_value(path: &Path, key: &str) -> Option<f64> {
     let text = fs::read_to_string(path).ok()?;
-    text.lines().rev().find_map(|line| serde_json::from_str(line).ok())
+    text.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok()?[key].as_f64())
 }
 
 #[cfg(test)]
@@ -81,7 +81,7 @@ mod tests {
         let mut log = LineLog::open(&path, keep).unwrap();
         log.append(&serde_json::json!({ "step": 3 })).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"step\":1}\n{\"step\":3}\n");
-        assert_eq!(last_line(&path).unwrap()["step"], 3);
+        assert_eq!((last_value(&path, "step"), last_value(&path, "energy_kwh")), (Some(3.0), None));
         assert!(LineLog::open(&path, 1000).is_err());
     }
 }

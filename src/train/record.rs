@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::TrainResult;
 use super::checkpoint::replace_file;
-use super::metrics::last_line;
+use super::metrics::last_value;
+use super::{TrainError, TrainResult};
 use crate::energy::emissions::field;
 use crate::energy::reading::Reading;
 use crate::energy::units::Joules;
@@ -42,28 +42,44 @@ const OF_THE_START: [&str; 16] = [
 ];
 
 /// Takes over what `run.json` said before, and adds what a kill has lost, this time and earlier: seconds and energy that were
-/// logged and that no checkpoint holds.
-pub fn account_for_loss(dir: &Path, saved_wall_s: f64, saved: Option<&Reading>, record: &mut Map<String, Value>) {
-    let before: Value =
-        fs::read(dir.join("run.json")).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+/// logged and that no checkpoint holds. Call it before the logs are cut back.
+///
+/// Errors: the disk's.
+pub fn account_for_loss(
+    dir: &Path,
+    saved_wall_s: f64,
+    saved: Option<&Reading>,
+    record: &mut Map<String, Value>,
+) -> TrainResult<()> {
+    let path = dir.join("run.json");
+    let before: Option<Map<String, Value>> = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let Some(mut before) = before else { return Ok(()) };
     // When it started, and what `Run::note` said before the checkpoint: the steps that said it are not run again.
-    for (key, value) in before.as_object().into_iter().flatten() {
+    for (key, value) in &before {
         let own = OF_THE_RUN.contains(&key.as_str());
         if ["started", "git_commit", "run_id"].contains(&key.as_str()) || (!own && !record.contains_key(key)) {
             record.insert(key.clone(), value.clone());
         }
     }
     let saved_kwh = saved.and_then(Reading::energy).map_or(0.0, Joules::kwh);
-    let line = last_line(&dir.join("metrics.jsonl")).unwrap_or_default();
+    let mut lost_now = false;
     for (key, logged, saved, scale) in
         [("lost_s", "wall_s", saved_wall_s, 1e3), ("lost_kwh", "energy_kwh", saved_kwh, 1e9)]
     {
-        let lost = (line[logged].as_f64().unwrap_or(0.0) - saved).max(0.0);
-        let all = before[key].as_f64().unwrap_or(0.0) + lost;
+        let lost = (last_value(&dir.join("metrics.jsonl"), logged).unwrap_or(0.0) - saved).max(0.0);
+        let all = before.get(key).and_then(Value::as_f64).unwrap_or(0.0) + lost;
         if all > 0.0 {
-            record.insert(key.to_owned(), json!((all * scale).round() / scale));
+            let rounded = json!((all * scale).round() / scale);
+            record.insert(key.to_owned(), rounded.clone());
+            lost_now |= before.insert(key.to_owned(), rounded.clone()) != Some(rounded);
         }
     }
+    // The logs are about to lose what this was counted from.
+    if lost_now {
+        let text = serde_json::to_vec_pretty(&before).map_err(|err| TrainError::broken(&path, err))?;
+        replace_file(&path, &text)?;
+    }
+    Ok(())
 }
 
 /// Writes `skipped.csv`: files that could not be read, with the reason. Nothing is written where there are none.

@@ -83,7 +83,7 @@ pub struct Setup {
     pub save_every: u64,
     /// What `checkpoints/best` is the best of.
     pub goal: Goal,
-    /// How its energy is metered; `None` leaves that out.
+    /// How its energy is metered; `None` is not at all.
     pub energy: Option<Config>,
 }
 
@@ -101,7 +101,7 @@ pub struct Run {
     events: EventWriter,
     skipped: Vec<(String, String)>,
     draws: u64,
-    cost: Option<Cost>,
+    cost: Cost,
     /// Step and clock of the line before, for images per second.
     last_logged: (u64, Duration),
     started: Instant,
@@ -138,12 +138,12 @@ impl Run {
             }
             None => State { lr_fraction: 1.0, ..State::default() },
         };
-        record::account_for_loss(&setup.dir, state.wall_s, state.energy.as_ref(), &mut setup.record);
+        record::account_for_loss(&setup.dir, state.wall_s, state.energy.as_ref(), &mut setup.record)?;
         let metrics = LineLog::open(&setup.dir.join("metrics.jsonl"), state.metrics_bytes)?;
         let layers = LineLog::open(&setup.dir.join("layers.jsonl"), state.layers_bytes)?;
-        let events = open_events(&setup.dir.join("tensorboard"), state.step)?;
-        let cost = setup.energy.as_ref().map(|config| Cost::start(config, state.energy, &mut setup.record));
+        let events = tensorboard::open(&setup.dir.join("tensorboard"), state.step)?;
         let wall = Duration::from_secs_f64(state.wall_s);
+        let cost = Cost::start(setup.energy.as_ref(), state.energy, wall, &mut setup.record);
         let mut run = Self {
             step: state.step,
             total: state.step,
@@ -275,42 +275,35 @@ impl Run {
             tch::Cuda::synchronize(index as i64);
         }
         self.wall += since.elapsed();
-        if let Some(cost) = &self.cost {
-            cost.meter().pause();
-        }
+        self.cost.pause();
         true
     }
 
     /// Starts the clock again after [`Run::pause`].
     pub fn resume_clock(&mut self) {
         self.since = Some(Instant::now());
-        if let Some(cost) = &self.cost {
-            cost.meter().resume();
-        }
+        self.cost.resume();
     }
 
     /// Between training and something long that is not, or back: the sensors are read here, so that they tell one from the
     /// other.
     pub fn mark(&self) {
-        if let Some(cost) = &self.cost {
-            cost.meter().mark();
-        }
+        self.cost.mark();
     }
 
     /// What it has cost so far, if that is metered.
     pub fn cost(&mut self) -> Option<&Reading> {
-        self.cost.as_mut().map(Cost::read)
+        self.cost.read()
     }
 
     /// What keeps its energy from being known better, a sentence each.
     pub fn energy_problems(&self) -> Vec<String> {
-        self.cost.as_ref().map_or_else(Vec::new, Cost::problems)
+        self.cost.problems()
     }
 
     /// What it has cost, for people; nothing before the first step.
     pub fn summary(&self) -> Vec<String> {
-        let cost = self.cost.as_ref().filter(|_| self.step > 0);
-        cost.map_or_else(Vec::new, |cost| cost.summary(self.images()))
+        if self.step > 0 { self.cost.summary(self.images()) } else { Vec::new() }
     }
 
     /// Images trained on so far.
@@ -339,7 +332,7 @@ impl Run {
         let path = self.setup.dir.join("pictures").join(format!("{name}-{:06}.png", self.step));
         pictures::write(&path, &png)?;
         let at = self.setup.dir.join("tensorboard");
-        self.events.image(name, &png, width, height, 3, self.step, seconds_since_1970()).at(&at)?;
+        self.events.image(name, &png, width, height, 3, self.step, tensorboard::now()).at(&at)?;
         Ok(path)
     }
 
@@ -396,15 +389,11 @@ impl Run {
         if seconds > 0.0 && images > 0 {
             line.insert("images_per_s".to_owned(), json!(rounded(images as f64 / seconds, 1e1)));
         }
-        if let Some(cost) = &mut self.cost {
-            cost.read();
-            line.extend(cost.figures());
-        }
+        self.cost.read();
+        line.extend(self.cost.figures());
         self.metrics.append(&line)?;
-        if let Some(cost) = &self.cost {
-            cost.write(&self.setup.dir, &self.setup.record)?;
-        }
-        let (wall_time, at) = (seconds_since_1970(), self.setup.dir.join("tensorboard"));
+        self.cost.write(&self.setup.dir, &self.setup.record);
+        let (wall_time, at) = (tensorboard::now(), self.setup.dir.join("tensorboard"));
         for (name, value) in line.iter().filter(|(name, _)| *name != "step") {
             if let Some(value) = value.as_f64() {
                 self.events.scalar(name, value as f32, self.step, wall_time).at(&at)?;
@@ -436,7 +425,7 @@ impl Run {
             draws: self.draws,
             line: self.line.clone(),
             skipped: self.skipped.clone(),
-            energy: self.cost.as_mut().map(|cost| cost.read().clone()),
+            energy: self.cost.read().cloned(),
         };
         let trained_on = model.trained_on();
         let metadata = model.architecture().map(|said| weights::metadata(&said, trained_on.as_ref()));
@@ -444,7 +433,9 @@ impl Run {
         slot.save(&model.state(), &self.setup.optimizer.state(), &state).map_err(|err| match err {
             TrainError::Diverged(what) => TrainError::Diverged(format!("{what} at step {}", self.step)),
             err => err,
-        })
+        })?;
+        // What a kill leaves says what it had cost by then.
+        self.write_record(self.status)
     }
 
     /// Writes `skipped.csv`, and remembers the files for the next checkpoint.
@@ -480,10 +471,8 @@ impl Run {
     /// Ends the run and says how.
     pub fn finish(&mut self, status: Status) -> TrainResult<()> {
         self.pause();
-        if let Some(cost) = &mut self.cost {
-            cost.stop();
-            cost.write(&self.setup.dir, &self.setup.record)?;
-        }
+        self.cost.settle();
+        self.cost.write(&self.setup.dir, &self.setup.record);
         self.write_record(status)
     }
 
@@ -498,8 +487,8 @@ impl Run {
         if let Some(best) = &self.best {
             record.insert("best".to_owned(), best.to_json());
         }
-        if let Some(cost) = &self.cost {
-            record.insert("energy".to_owned(), cost.record(self.images()));
+        if let Some(energy) = self.cost.record(self.images()) {
+            record.insert("energy".to_owned(), energy);
         }
         let path = self.setup.dir.join("run.json");
         let text = serde_json::to_vec_pretty(&record).map_err(|err| TrainError::broken(&path, err))?;
@@ -507,26 +496,9 @@ impl Run {
     }
 }
 
-/// The run's event file, cut back to `step`; a new one if there is none.
-fn open_events(folder: &Path, step: u64) -> TrainResult<EventWriter> {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder).at(folder)?.flatten().map(|entry| entry.path()).collect();
-    files.sort();
-    match files.into_iter().next() {
-        Some(path) => {
-            tensorboard::truncate_after(&path, step).at(&path)?;
-            EventWriter::append(&path).at(&path)
-        }
-        None => EventWriter::create(folder, seconds_since_1970(), "dbp-host").at(folder),
-    }
-}
-
 /// A loss still on the device, read now; `null` if it is not finite.
 pub fn read_scalar(value: &Tensor) -> TrainResult<Value> {
     Ok(json!(value.f_double_value(&[])?))
-}
-
-fn seconds_since_1970() -> f64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 fn rounded(value: f64, scale: f64) -> f64 {

@@ -10,6 +10,9 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::TrainResult;
+use super::error::At;
+
 /// Largest record that is believed when reading: a longer one is a torn or foreign file.
 const MAX_RECORD: u64 = 1 << 30;
 
@@ -221,6 +224,24 @@ fn take_varint(rest: &mut &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+/// The run's event file, cut back to `step`; a new one if there is none.
+pub fn open(folder: &Path, step: u64) -> TrainResult<EventWriter> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).at(folder)?.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    match files.into_iter().next() {
+        Some(path) => {
+            truncate_after(&path, step).at(&path)?;
+            EventWriter::append(&path).at(&path)
+        }
+        None => EventWriter::create(folder, now(), "dbp-host").at(folder),
+    }
+}
+
+/// Seconds since 1970, as events are stamped with.
+pub fn now() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 #[cfg(test)]

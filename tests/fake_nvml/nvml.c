@@ -8,6 +8,7 @@
  *     0.name …  0.uuid …  0.bus 00000000:65:00.0
  *     0.energy 0  0.energy_mj 5000                 return code, value; likewise power, power_mw and busy, busy_percent
  *     0.limit_mw 400000
+ *     sleep_ms 0                                   how long each read of energy or power takes, as when a driver hangs
  *     0.mig 1  0.mig.3 MIG-…                       whether it is split; the UUID of instance 3
  *
  * Source: NVIDIA's documentation of NVML (names, arguments, return codes). Compiled with -DOLD it lacks what drivers
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { OK = 0, UNINITIALIZED = 1, INVALID = 2, UNSUPPORTED = 3, NOT_FOUND = 6, GPUS = 8, INSTANCES = 7 };
 
@@ -82,6 +84,7 @@ static int text(const void *handle, const char *what, char *out, unsigned size) 
 static int figure(const void *handle, const char *what, const char *unit, unsigned long long *out) {
     char value[64], valued[32];
     if (!initialized) return UNINITIALIZED;
+    for (long left = (long)number("sleep_ms", 0); left > 0; left -= 10) usleep(10000);
     int code = (int)number(key_of(handle, what), OK);
     if (code != OK) return code;
     snprintf(valued, sizeof valued, "%s_%s", what, unit);

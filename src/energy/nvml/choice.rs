@@ -71,7 +71,7 @@ pub(super) fn choose(nvml: &'static Nvml, choice: &GpuChoice) -> (Vec<Found>, Ve
                 match all.listed(nvml, entry) {
                     Some(index) => meant.push(index),
                     None => {
-                        problems.push(all.unmatched(&format!("that CUDA_VISIBLE_DEVICES names {entry}")));
+                        problems.push(all.unmatched(&format!("named {entry}, by --gpus or CUDA_VISIBLE_DEVICES")));
                         break;
                     }
                 }

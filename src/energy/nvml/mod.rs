@@ -24,6 +24,9 @@ pub use choice::{GpuChoice, visible_from_env};
 pub use inspect::{InspectedGpu, Inspection, inspect};
 pub use problem::{NO_DRIVER, Problem};
 
+/// No GPU draws more; the largest have limits of 1,200 W.
+const MOST: Watts = Watts(2500.0);
+
 /// What was found.
 #[derive(Debug)]
 pub struct Gpus {
@@ -84,7 +87,7 @@ impl Gpu {
         let power = device.power_usage().err().filter(is_final);
         let mut sensors = Vec::new();
         if counter.is_none() {
-            sensors.push(sensor(Reading::Counter(Counter::new(1e-3, None)), "energy counter"));
+            sensors.push(sensor(Reading::Counter(Counter::new(1e-3, None, MOST)), "energy counter"));
         }
         if power.is_none() {
             let what = format!("power every {} s", power_every.as_secs_f64());

@@ -1,23 +1,27 @@
 //! `dbp-host energy -- COMMAND …`: what any other program costs, by the sensors and models that runs are metered with.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::{Asked, EnergyOptions};
-use crate::energy::emissions::{self, About};
+use crate::energy::emissions::{self, About, Rows};
 use crate::energy::meter::Meter;
 use crate::energy::nvml::{self, GpuChoice};
 use crate::energy::summary::{self, Of};
-use crate::host::errors::Failure;
+use crate::host::errors::{EXIT_INTERRUPTED, Failure, Kind};
 use crate::host::say::{print_line, say};
-use crate::host::{EXIT_INTERRUPTED, Outcome, report};
+use crate::host::{Outcome, report};
 
 /// The command line of `dbp-host energy`.
 #[derive(Clone, Debug)]
@@ -42,78 +46,118 @@ pub fn energy(options: CommandOptions) -> i32 {
 }
 
 fn meter(options: CommandOptions) -> Result<i32, Failure> {
-    let gpus = match options.gpus.as_deref() {
-        None => nvml::visible_from_env(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref()),
-        Some("none") => GpuChoice::None,
-        Some("all") => GpuChoice::All,
-        Some(list) => GpuChoice::Listed(list.split(',').map(|gpu| gpu.trim().to_owned()).collect()),
-    };
-    let config =
-        options.energy.config(options.asked, gpus).map_err(|err| Failure { kind: crate::host::Kind::Usage, ..err })?;
-    let [program, arguments @ ..] = options.command.as_slice() else {
+    let CommandOptions { command, energy, asked, gpus: listed, out, json } = options;
+    let gpus = gpus(listed.as_deref())?;
+    let config = energy.or_env()?.config(asked, gpus).map_err(Failure::into_usage)?;
+    let [program, arguments @ ..] = command.as_slice() else {
         return Err(Failure::usage("name the command to meter, behind --"));
     };
+    let shown = program.to_string_lossy().into_owned();
+    // What cannot be written later is said before the command has run for hours.
+    let unwritable = |path: &Path, err: io::Error| format!("--out {}: {err}", path.display());
+    let rows = match &out {
+        Some(path) => Some((path, Rows::open(path).map_err(|err| Failure::usage(unwritable(path, err)))?)),
+        None => None,
+    };
     // Before any thread is made: threads take over what is blocked.
-    let signals = take_signals();
+    let mut signals = Signals::take().map_err(|err| Failure::machine(format!("signals: {err}")))?;
     let meter = Meter::start(&config, None);
-    for problem in meter.machine().problems.iter().cloned().chain(meter.carbon().problem()) {
+    let machine = meter.machine();
+    if let (Some(listed), Some(why)) = (&listed, &machine.unread_gpus) {
+        return Err(Failure::usage(format!("--gpus {listed}: {why}")).with_hint("`dbp-host doctor` lists them"));
+    }
+    for problem in machine.problems.iter().cloned().chain(meter.carbon().problem()) {
         say(&format!("energy: {problem}; `dbp-host doctor` says more"));
     }
-    let shown = program.to_string_lossy().into_owned();
+    if signals.next().is_some() {
+        return Ok(EXIT_INTERRUPTED);
+    }
     meter.resume();
     let status = match Command::new(program).args(arguments).spawn() {
-        Ok(mut child) => {
-            hand_on(signals, &child);
-            child.wait().map_err(|err| Failure::machine(format!("{shown}: {err}")))?
-        }
+        Ok(child) => signals.wait_for(child).map_err(|err| Failure::machine(format!("{shown}: {err}")))?,
         Err(err) if err.kind() == io::ErrorKind::NotFound => {
             return Err(Failure::usage(format!("{shown}: no such program")));
         }
         Err(err) => return Err(Failure::machine(format!("{shown} cannot be started: {err}"))),
     };
-    let reading = meter.stop();
-    let mut record = reading.to_json();
-    record.insert("intensity".to_owned(), json!(meter.carbon().describe()));
-    record.insert(
-        "command".to_owned(),
-        json!(options.command.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>()),
-    );
-    record.insert("exit_code".to_owned(), json!(exit_code(status)));
-    if let Some(out) = &options.out {
-        let about = About { project: shown, run_id: emissions::run_id(), ..About::now(&config) };
-        let row = emissions::row(&about, &reading, meter.machine());
-        emissions::write(out, &row).map_err(|err| Failure::machine(format!("{}: {err}", out.display())))?;
-    }
-    if options.json {
+    let (reading, code) = (meter.stop(), exit_code(status));
+    if json {
+        let mut record = reading.to_json();
+        let words: Vec<String> = command.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        record.insert("command".to_owned(), json!(words));
+        record.insert("exit_code".to_owned(), json!(code));
         print_line(&Value::Object(record).to_string());
     } else {
-        super::say_cost(&summary::lines(&reading, &meter.carbon().describe(), Of::Command));
+        super::say_cost(&summary::lines(&reading, Of::Command));
     }
-    Ok(exit_code(status))
-}
-
-/// Keeps SIGINT, SIGTERM and SIGHUP from ending this process, whose command is to end first. A new process starts with none
-/// of them blocked.
-fn take_signals() -> SigSet {
-    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-    // Fails for an invalid mask only.
-    let _ = signals.thread_block();
-    signals
-}
-
-/// Hands signals on to the command, but for an interrupt from the terminal, which reaches it by itself.
-fn hand_on(signals: SigSet, child: &Child) {
-    let Ok(pid) = i32::try_from(child.id()).map(Pid::from_raw) else { return };
-    std::thread::spawn(move || {
-        while let Ok(signal) = signals.wait() {
-            if signal != Signal::SIGINT || !io::stdin().is_terminal() {
-                // It may have ended in the meantime.
-                let _ = kill(pid, signal);
-            }
+    if let Some((path, rows)) = rows {
+        let about = About { project: shown, run_id: emissions::run_id(), ..About::now(&config) };
+        if let Err(err) = rows.append(&emissions::row(&about, &reading, &machine)) {
+            say(&unwritable(path, err));
+            return Ok(if code == 0 { Kind::Machine.exit_code() } else { code });
         }
-    });
+    }
+    Ok(code)
+}
+
+/// The GPUs that `--gpus` means.
+///
+/// Errors: an entry that is empty.
+fn gpus(listed: Option<&str>) -> Result<GpuChoice, Failure> {
+    let Some(listed) = listed else {
+        return Ok(nvml::visible_from_env(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref()));
+    };
+    let entries: Vec<String> = listed.split(',').map(|gpu| gpu.trim().to_owned()).collect();
+    match listed.trim() {
+        "none" => Ok(GpuChoice::None),
+        "all" => Ok(GpuChoice::All),
+        _ if entries.iter().any(String::is_empty) => Err(Failure::usage(format!(
+            "--gpus: expected none, all, or indices and UUIDs with commas, got \"{listed}\""
+        ))),
+        _ => Ok(GpuChoice::Listed(entries)),
+    }
 }
 
 fn exit_code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| status.signal().map_or(EXIT_INTERRUPTED, |signal| 128 + signal))
+}
+
+/// SIGINT, SIGTERM and SIGHUP, kept from ending this process, whose command is to end first. A new process starts with none of
+/// them blocked.
+struct Signals(SignalFd);
+
+impl Signals {
+    fn take() -> nix::Result<Self> {
+        let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+        signals.thread_block()?;
+        SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Self)
+    }
+
+    /// A signal that has come in, and whether a process has sent it: what the kernel sends for a terminal goes to the command
+    /// as well.
+    fn next(&mut self) -> Option<(Signal, bool)> {
+        let info = self.0.read_signal().ok().flatten()?;
+        let signal = Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()?;
+        Some((signal, info.ssi_code <= 0))
+    }
+
+    /// Waits for the command, and hands on to it what is meant for it.
+    fn wait_for(mut self, mut child: Child) -> io::Result<ExitStatus> {
+        let pid = i32::try_from(child.id()).map(Pid::from_raw);
+        let ended = Arc::new(AtomicBool::new(false));
+        let watched = Arc::clone(&ended);
+        std::thread::spawn(move || {
+            while !watched.load(Ordering::Relaxed) {
+                match (self.next(), pid) {
+                    // It may have ended in the meantime.
+                    (Some((signal, true)), Ok(pid)) => drop(kill(pid, signal)),
+                    (Some(_), _) => {}
+                    (None, _) => std::thread::sleep(Duration::from_millis(20)),
+                }
+            }
+        });
+        let status = child.wait();
+        ended.store(true, Ordering::Relaxed);
+        status
+    }
 }

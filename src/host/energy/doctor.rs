@@ -51,10 +51,11 @@ impl Finding {
 }
 
 /// Runs `dbp-host doctor`. Returns the exit code: 0 whatever was found, since nothing of it is asked for yet.
-pub fn doctor(runs: &Path, energy: &EnergyOptions, json: bool) -> i32 {
-    let config = match energy.config(super::Asked::default(), GpuChoice::All) {
+pub fn doctor(runs: &Path, energy: EnergyOptions, json: bool) -> i32 {
+    let config = energy.or_env().and_then(|energy| energy.config(super::Asked::default(), GpuChoice::All));
+    let config = match config {
         Ok(config) => config,
-        Err(err) => return report(&Outcome::from(err)),
+        Err(err) => return report(&Outcome::from(err.into_usage())),
     };
     let findings = examine(runs, &config);
     if json {
@@ -132,7 +133,7 @@ fn gpus(places: &Places) -> Vec<Finding> {
 }
 
 fn gpu(gpu: &InspectedGpu) -> Finding {
-    let InspectedGpu { index, name, bus_id, mig, counter, power, power_limit, .. } = gpu;
+    let InspectedGpu { index, name, uuid, bus_id, mig, counter, power, power_limit } = gpu;
     let watts = |watts: f64| format!("{watts:.0} W");
     let now = match (power, power_limit) {
         (Ok(now), Some(limit)) => format!(", {} of {}", watts(now.0), watts(limit.0)),
@@ -145,7 +146,7 @@ fn gpu(gpu: &InspectedGpu) -> Finding {
         (Err(why), Ok(_)) => (State::Ok, format!("measured by samples of its power ({})", why.what), Some(why)),
         (Err(why), Err(also)) => (State::Broken, format!("not measured ({}; {})", why.what, also.what), Some(why)),
     };
-    Finding::new("GPU", state, format!("{index}: {name} at {bus_id}{now}, {how}{mig}"))
+    Finding::new("GPU", state, format!("{index}: {name}, {uuid} at {bus_id}{now}, {how}{mig}"))
         .with_fix(problem.and_then(|p| p.fix))
 }
 
@@ -169,13 +170,13 @@ fn rapl_finding(found: &Found, config: &Config, around: &Surroundings) -> Findin
     let root = config.places.powercap.display();
     let docker = "in a container: docker run --security-opt systempaths=unconfined …, or podman run --security-opt unmask=/sys/devices/virtual/powercap …";
     if let Some((_, why)) = found.refused.first() {
-        let mut fix = format!(
-            "sudo chmod a+r {root}/intel-rapl:*/energy_uj   (until the next start; docs/energy.md makes it last)"
-        );
-        if around.container {
-            fix.push_str(&format!("\n{docker}"));
-        }
-        return Finding::new("RAPL", State::Broken, why).with_fix(Some(fix));
+        let fix = why.contains("permission denied").then(|| {
+            let command = format!(
+                "sudo chmod a+r {root}/intel-rapl:*/energy_uj   (until the next start; docs/energy.md makes it last)"
+            );
+            if around.container { format!("{command}\n{docker}") } else { command }
+        });
+        return Finding::new("RAPL", State::Broken, why).with_fix(fix);
     }
     if found.readable.is_empty() {
         let (text, fix) = match around {
@@ -249,9 +250,9 @@ fn disk(what: &'static str, role: &str, folder: &Path) -> Finding {
     match (statvfs(&there), nix::unistd::access(&there, nix::unistd::AccessFlags::W_OK)) {
         (Err(err), _) => Finding::new(what, State::Broken, format!("{role} in {shown}: {err}")),
         (Ok(_), Err(err)) => Finding::new(what, State::Broken, format!("{role} in {shown}: cannot be written ({err})"))
-            .with_fix(Some("give another folder with --runs, or change its owner")),
+            .with_fix((role == "runs").then_some("give another folder with --runs, or change its owner")),
         (Ok(room), Ok(())) => {
-            let free = room.blocks_available() as u64 * room.fragment_size() as u64;
+            let free = room.blocks_available() * room.fragment_size();
             let text = format!("{role} in {shown}: {:.0} GiB free", free as f64 / (1u64 << 30) as f64);
             if free < LITTLE {
                 let fix = "a checkpoint of ViT-B with decorrelation takes 2.1 GB, and two are kept";
@@ -264,4 +265,26 @@ fn disk(what: &'static str, role: &str, folder: &Path) -> Finding {
 
 fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::energy::rapl::Zone;
+
+    #[test]
+    fn forbidden_counters_come_with_the_command_that_frees_them() {
+        let zone = Zone { name: "package-0".into(), folder: "/sys/class/powercap/intel-rapl:0".into() };
+        let why = "/sys/class/powercap/intel-rapl:0/energy_uj: permission denied".to_owned();
+        let found = Found { refused: vec![(zone, why)], ..Found::default() };
+        let config = Config::new(Places::default());
+        let bare = rapl_finding(&found, &config, &Surroundings { container: false, virtual_machine: false });
+        assert_eq!(bare.state, State::Broken);
+        assert!(bare.fix.unwrap().starts_with("sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"));
+        let inside = rapl_finding(&found, &config, &Surroundings { container: true, virtual_machine: false });
+        assert!(inside.fix.unwrap().contains("docker run --security-opt systempaths=unconfined"));
+        let nothing =
+            rapl_finding(&Found::default(), &config, &Surroundings { container: false, virtual_machine: true });
+        assert_eq!((nothing.state, nothing.fix), (State::Absent, None));
+    }
 }

@@ -48,6 +48,38 @@ pub struct Asked {
 }
 
 impl EnergyOptions {
+    /// With what the environment says of the grid, where nothing else has said anything.
+    ///
+    /// Errors: a number that is none.
+    pub fn or_env(mut self) -> Result<Self, Failure> {
+        let set = |name: &str| std::env::var(format!("DBP_HOST_{name}")).ok().filter(|value| !value.trim().is_empty());
+        let number = |name: &str| match set(name).map(|value| (value.trim().parse(), value)) {
+            Some((Err(_), value)) => {
+                Err(Failure::usage(format!("DBP_HOST_{name}: expected a number, got \"{value}\"")))
+            }
+            Some((Ok(value), _)) => Ok(Some(value)),
+            None => Ok(None),
+        };
+        if !self.names_grid() {
+            (self.country, self.region) = (set("COUNTRY"), self.region.or(set("REGION")));
+            self.intensity = number("CARBON_INTENSITY")?;
+        }
+        if self.pue.is_none() {
+            self.pue = number("PUE")?;
+        }
+        Ok(self)
+    }
+
+    /// Whether it says anything of where the electricity comes from.
+    pub fn names_grid(&self) -> bool {
+        self.country.is_some() || self.intensity.is_some()
+    }
+
+    /// Errors: what [`EnergyOptions::config`] would find wrong with these options alone, as an error of the command line.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.config(Asked::default(), GpuChoice::None).map(drop).map_err(Failure::into_usage)
+    }
+
     /// The configuration of a meter on `gpus`.
     ///
     /// Errors: a value out of its range, a place that no table knows, `--carbon-live` without what it needs.
@@ -63,7 +95,9 @@ impl EnergyOptions {
         if let Some(pue) = limits("pue", self.pue.or(asked.pue), 1.0, 10.0)? {
             config.pue = pue;
         }
-        config.given = limits("intensity", self.intensity.or(asked.intensity), 0.0, 5000.0)?.map(GramsPerKwh);
+        // A grid from the command line has the command line's intensity.
+        let intensity = if self.names_grid() || self.live { self.intensity } else { asked.intensity };
+        config.given = limits("carbon intensity", intensity, 0.0, 5000.0)?.map(GramsPerKwh);
         if let Some(seconds) = limits("interval", asked.interval, 0.1, 60.0)? {
             config.interval = Duration::from_secs_f64(seconds);
         }

@@ -52,11 +52,11 @@ struct GridArgs {
     region: Option<String>,
 
     /// Power usage effectiveness of the data center [env: DBP_HOST_PUE]
-    #[arg(long, value_name = "RATIO")]
+    #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
     pue: Option<f64>,
 
     /// Carbon intensity in g CO₂e/kWh, over the tables [env: DBP_HOST_CARBON_INTENSITY]
-    #[arg(long, value_name = "GRAMS")]
+    #[arg(long, value_name = "GRAMS", allow_negative_numbers = true)]
     carbon_intensity: Option<f64>,
 
     /// Ask Electricity Maps for the grid's intensity now; needs ELECTRICITY_MAPS_TOKEN and a country

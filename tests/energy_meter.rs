@@ -93,6 +93,7 @@ fn a_package_that_cannot_be_read_for_a_moment_loses_nothing() {
     let Polled::Missed(why) = rapl.poll(at(1)) else { panic!() };
     assert!(why.contains("energy_uj is gone"), "{why}");
     fs::write(&counter, "not a number\n").unwrap();
+    powercap.set("intel-rapl:0", 5_012_000_000);
     assert!(matches!(rapl.poll(at(2)), Polled::Missed(why) if why.contains("not a number")));
     powercap.set("intel-rapl:1", 90_020_000_000);
     powercap.set("intel-rapl:0", 5_015_000_000);

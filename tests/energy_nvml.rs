@@ -256,8 +256,12 @@ fn one_of_two_gpus_is_chosen() {
     let cases = [
         (bus(&["0000:CA:00.0"]), vec![], "NVML finds no GPU at 0000:CA:00.0 on the bus: there are 2 GPUs"),
         (listed("1,7,0"), vec![1], "NVML finds no GPU named 7, by --gpus or CUDA_VISIBLE_DEVICES: there are 2 GPUs"),
-        (listed("GPU-8a6e"), vec![], "NVML finds no GPU named GPU-8a6e, by --gpus or CUDA_VISIBLE_DEVICES: there are 2 GPUs"),
-        (listed("MIG-5"), vec![], "NVML finds no GPU that CUDA_VISIBLE_DEVICES names MIG-5: there are 2 GPUs"),
+        (
+            listed("GPU-8a6e"),
+            vec![],
+            "NVML finds no GPU named GPU-8a6e, by --gpus or CUDA_VISIBLE_DEVICES: there are 2 GPUs",
+        ),
+        (listed("MIG-5"), vec![], "NVML finds no GPU named MIG-5, by --gpus or CUDA_VISIBLE_DEVICES: there are 2 GPUs"),
     ];
     for (choice, expected, problem) in cases {
         let gpus = fake.open(&choice);

@@ -27,6 +27,7 @@ fn a_forbidden_counter_is_said_and_the_model_takes_its_place() {
     let mut while_allowed = Rapl::new(&find(powercap.path())).unwrap();
     assert_eq!(while_allowed.poll(Duration::ZERO), Polled::Begins);
     fs::set_permissions(powercap.counter("intel-rapl:1"), Permissions::from_mode(0o400)).unwrap();
+    powercap.set("intel-rapl:0", 5_050_000_000);
     let root = Uid::effective().is_root();
     if root {
         seteuid(Uid::from_raw(65534)).unwrap();

@@ -155,7 +155,7 @@ let model = mae::build(recipe, parts.train);
 let loader = data::loader(parts.train, #{ batch: 16, image_size: 32 });
 let opt = optim::adamw(model, #{ lr: 0.001 });
 let run = run::start(#{ model: model, opt: opt, loader: loader, save_every: 5, log_every: 1, energy: arg("energy", ()) });
-for total in [arg("first", 8), 12] {
+for total in [8, arg("last", 12)] {
     for step in run.steps(total) {
         for batch in loader.micro(step) { model.loss(batch).backward(); }
         opt.step(0.001);
@@ -200,12 +200,18 @@ fn what_a_kill_loses_is_counted_and_a_second_loop_is_metered() {
     assert!(resumed.len() == 12 && resumed[..10] == whole[..10] && resumed.is_sorted(), "{resumed:?}");
     assert!(ended.stderr.contains("world average, 2018 (IEA); then given"), "{}", ended.stderr);
 
-    // Without its meter a run keeps what it had come to; with it again, the time between is said to be missing.
+    // Without a meter nothing is said; with one from there on, the time before is said to be missing.
     let mut command = host(folder.path());
     command.args(["loops.rhai", "--runs", "plain", "--set", "energy=false"]);
     assert!(!end(command).expect(0).stderr.contains("kWh"));
     let plain = only_run(&folder.path().join("plain"));
     assert!(!plain.join("emissions.csv").exists() && json(&plain.join("run.json")).get("energy").is_none());
+    let mut command = host(folder.path());
+    command.arg("--resume").arg(&plain).args(["--set", "energy=true", "--set", "last=16"]);
+    assert!(end(command).expect(0).stderr.contains("s of training before were not metered"));
+    let cost = json(&plain.join("run.json"))["energy"].clone();
+    assert!(cost["unmetered_s"].as_f64().unwrap() > 0.0 && cost["energy_kwh"].as_f64().unwrap() > 0.0, "{cost}");
+    assert!(cost.get("kwh_per_1000_images").is_none());
 }
 
 #[test]
@@ -328,6 +334,7 @@ fn what_a_script_or_the_command_line_gets_wrong_is_said() {
         (&["--carbon-live", "--country", "NL"][..], "--carbon-live: ELECTRICITY_MAPS_TOKEN is not set"),
         (&["--country", "Atlantis"], "got `Atlantis`"),
         (&["--pue", "0.5"], "pue: expected 1 to 10, got 0.5"),
+        (&["--carbon-intensity", "-3"], "carbon intensity: expected 0 to 5000, got -3"),
         (&["--region", "Texas"], "region: Texas is in which country?"),
     ] {
         let mut command = host(folder.path());
@@ -405,6 +412,21 @@ fn a_signal_reaches_the_command_and_its_cost_is_still_told() {
             "{signal}"
         );
         assert!(String::from_utf8_lossy(&output.stderr).contains("kWh"), "{signal}");
+    }
+    // A program that does nothing about signals is ended by them: it does not start with them blocked.
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = subcommand(folder.path(), "energy").args(["--", "sleep", "300"]).spawn().unwrap();
+        let sleeps = |pid: u32| {
+            fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).is_ok_and(|text| !text.is_empty())
+        };
+        while !sleeps(child.id()) {
+            thread::yield_now();
+        }
+        assert!(
+            Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap().success()
+        );
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
     }
 }
 

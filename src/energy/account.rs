@@ -8,7 +8,9 @@ use super::sensor::{Kind, Polled, Sensor, Source};
 use super::units::Joules;
 
 /// A sensor that failed so often in a row, over a time that the channel is made with, is given up for the next one.
-const MOST_MISSES: u32 = 3;
+const MOST_FAILURES: u32 = 3;
+/// Between two tries of a sensor that was given up.
+const TRY_EVERY: Duration = Duration::from_secs(10);
 
 /// Energy of training that one source accounts for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,7 +45,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Without the data center's overhead. `None` where no source was ever found: not measured is not zero.
+    /// Without the data center's overhead. `None` where no source has ever told any: not measured is not zero.
     pub fn joules(&self) -> Option<Joules> {
         (!self.parts.is_empty()).then(|| self.parts.iter().map(|part| part.joules).sum())
     }
@@ -87,18 +89,31 @@ pub struct Channel {
     current: usize,
     /// When its energy was known last.
     since: Moment,
-    misses: u32,
-    /// When the first of them was.
-    missing_since: Duration,
+    /// Polls in a row that told no energy, and when the first of them was.
+    failures: u32,
+    failing_since: Duration,
+    /// Whether the last of them was a read that failed, which the next may make up for.
+    missing: bool,
     /// How long a sensor may fail before it is given up.
     patience: Duration,
+    /// When the first sensor was tried again, after it had been given up.
+    tried: Duration,
 }
 
 impl Channel {
-    /// `sensors` in the order of preference; there is at least one. One that fails for `patience` is given up.
+    /// `sensors` in the order of preference; there is at least one. One that fails for `patience` is given up, and tried again
+    /// now and then if it is the first.
     pub fn new(sensors: Vec<Box<dyn Sensor>>, patience: Duration) -> Self {
-        let (since, missing_since) = (Moment::default(), Duration::ZERO);
-        Self { sensors, current: 0, since, misses: 0, missing_since, patience }
+        Self {
+            sensors,
+            current: 0,
+            since: Moment::default(),
+            failures: 0,
+            failing_since: Duration::ZERO,
+            missing: false,
+            patience,
+            tried: Duration::ZERO,
+        }
     }
 
     /// Polls, and writes into `account` the share of the energy since the last answer that training accounts for: time is
@@ -106,9 +121,8 @@ impl Channel {
     pub fn poll(&mut self, moment: Moment, account: &mut Account) -> Joules {
         let (time, active) = self.span(moment);
         let Some(sensor) = self.sensors.get_mut(self.current) else { return Joules::ZERO };
-        match sensor.poll(moment.now) {
+        let used = match sensor.poll(moment.now) {
             Polled::Begins => {
-                account.add(sensor.source(), Joules::ZERO);
                 self.lose(moment, account);
                 Joules::ZERO
             }
@@ -120,55 +134,78 @@ impl Channel {
                     account.utilization.0 += percent * active;
                     account.utilization.1 += active;
                 }
-                (self.since, self.misses) = (moment, 0);
+                (self.since, self.failures, self.missing) = (moment, 0, false);
                 used
             }
             Polled::Reset(why) => {
                 account.resets += 1;
                 account.problem = Some(why);
                 self.lose(moment, account);
+                self.fail(moment);
                 Joules::ZERO
             }
             Polled::Unknown(why) => {
                 account.problem = Some(why);
                 self.lose(moment, account);
+                self.fail(moment);
                 Joules::ZERO
             }
             Polled::Missed(why) => {
                 account.missed_reads += 1;
                 account.problem = Some(why);
-                if self.misses == 0 {
-                    self.missing_since = moment.now;
-                }
-                self.misses += 1;
-                if self.is_given_up(moment.now) && self.current + 1 < self.sensors.len() {
-                    self.current += 1;
-                    self.misses = 0;
-                    return self.poll(moment, account);
-                }
+                self.missing = true;
+                self.fail(moment);
                 Joules::ZERO
             }
+        };
+        if self.is_given_up(moment.now) && self.current + 1 < self.sensors.len() {
+            self.current += 1;
+            (self.failures, self.tried) = (0, moment.now);
+            return self.poll(moment, account);
         }
+        self.try_first(moment);
+        used
     }
 
     /// Whether a read has failed and may yet be made up for: the sum lacks energy that is not given up.
     pub fn is_waiting(&self, now: Duration) -> bool {
-        self.misses > 0 && !self.is_given_up(now)
-    }
-
-    fn is_given_up(&self, now: Duration) -> bool {
-        self.misses >= MOST_MISSES && now.saturating_sub(self.missing_since) >= self.patience
+        self.missing && !self.is_given_up(now)
     }
 
     /// Seconds of training up to `moment` that no answer covers yet, because reads fail.
     pub fn open_gap(&self, moment: Moment) -> f64 {
-        if self.misses > 0 { self.span(moment).1 } else { 0.0 }
+        if self.missing { self.span(moment).1 } else { 0.0 }
+    }
+
+    fn is_given_up(&self, now: Duration) -> bool {
+        self.failures >= MOST_FAILURES && now.saturating_sub(self.failing_since) >= self.patience
+    }
+
+    fn fail(&mut self, moment: Moment) {
+        if self.failures == 0 {
+            self.failing_since = moment.now;
+        }
+        self.failures += 1;
+    }
+
+    /// Goes back to the first sensor if it answers again. What it says of the time until now is left out: the one that stood in
+    /// for it has just told that.
+    fn try_first(&mut self, moment: Moment) {
+        if self.current == 0 || moment.now.saturating_sub(self.tried) < TRY_EVERY {
+            return;
+        }
+        self.tried = moment.now;
+        if let Some(first) = self.sensors.first_mut()
+            && !matches!(first.poll(moment.now), Polled::Missed(_))
+        {
+            (self.current, self.failures) = (0, 0);
+        }
     }
 
     /// The time since the last answer is a gap.
     fn lose(&mut self, moment: Moment, account: &mut Account) {
         account.gap_s += self.span(moment).1;
-        (self.since, self.misses) = (moment, 0);
+        (self.since, self.missing) = (moment, false);
     }
 
     /// Seconds since the last answer, and how many of them were training.
@@ -221,7 +258,7 @@ mod tests {
         let mut channel = Channel::new(vec![told("a", vec![Polled::Begins, used(100.0), used(50.0)])], PATIENCE);
         assert_eq!(account.joules(), None);
         channel.poll(at(0, 0), &mut account);
-        assert_eq!(account.joules(), Some(Joules::ZERO));
+        assert_eq!(account.joules(), None, "nothing is known yet");
         assert_eq!(channel.poll(at(10, 4), &mut account), Joules(40.0));
         assert_eq!(channel.poll(at(20, 4), &mut account), Joules(0.0), "nothing was trained");
         assert_eq!((account.joules(), account.measured()), (Some(Joules(40.0)), Joules(40.0)));
@@ -263,6 +300,35 @@ mod tests {
         let parts: Vec<(&str, f64)> = account.parts.iter().map(|part| (part.source.as_str(), part.joules.0)).collect();
         assert_eq!(parts, [("a", 5.0), ("b", 7.0)]);
         assert_eq!((account.gap_s, account.missed_reads), (3.0, 3));
+    }
+
+    #[test]
+    fn a_counter_that_never_makes_sense_is_given_up_and_claims_nothing() {
+        let mut account = Account::default();
+        let senseless = || Polled::Unknown("it wraps unseen".into());
+        let first = told("a", vec![Polled::Begins, senseless(), senseless(), senseless()]);
+        let mut channel = Channel::new(vec![first, told("b", vec![Polled::Begins, used(7.0)])], PATIENCE);
+        for second in 0..5 {
+            channel.poll(at(second, second), &mut account);
+        }
+        let parts: Vec<&str> = account.parts.iter().map(|part| part.source.as_str()).collect();
+        assert_eq!((parts, account.gap_s, account.missed_reads), (vec!["b"], 3.0, 0));
+    }
+
+    #[test]
+    fn a_sensor_that_comes_back_is_taken_again_and_nothing_counts_twice() {
+        let mut account = Account::default();
+        let first = vec![Polled::Begins, missed(), missed(), missed(), missed(), used(900.0), used(5.0)];
+        let mut second = vec![Polled::Begins];
+        second.extend((0..40).map(|_| used(1.0)));
+        let mut channel = Channel::new(vec![told("a", first), told("b", second)], PATIENCE);
+        for second in 0..26 {
+            channel.poll(at(second, second), &mut account);
+        }
+        // Given up at 3 s, tried in vain at 13 s, back at 23 s; the 900 J are those that the other has told by then.
+        let parts: Vec<(&str, f64)> = account.parts.iter().map(|part| (part.source.as_str(), part.joules.0)).collect();
+        assert_eq!(parts, [("b", 20.0), ("a", 5.0)]);
+        assert_eq!(account.gap_s, 3.0);
     }
 
     #[test]

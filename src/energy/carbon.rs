@@ -51,7 +51,7 @@ impl Carbon {
         let fixed = config.given.map(|grams| Intensity { grams, origin: Origin::Given });
         let live = config.live.as_ref().filter(|_| fixed.is_none());
         let intensity = fixed.unwrap_or_else(|| table.clone());
-        let carbon = Self { state: Arc::new(Mutex::new(State { intensity, problem: None })) };
+        let carbon = Self { state: Arc::new(Mutex::new(State { intensity, problem: unused_zone(config) })) };
         if let Some(live) = live {
             let mut asked = Asked { cached: shared(live), zone: live.zone.clone(), table, last: None };
             asked.look(&carbon.state);
@@ -81,6 +81,16 @@ impl Carbon {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A zone that only the service knows, and the service is not asked.
+fn unused_zone(config: &Config) -> Option<String> {
+    let place = config.place.as_ref().filter(|_| config.live.is_none() && config.given.is_none())?;
+    let zone = place.zone.as_deref().filter(|zone| place.region.is_none() && *zone != place.country.iso2)?;
+    Some(format!(
+        "no table has the zone {zone}, so the figure of {} stands; --carbon-live asks for the zone",
+        place.country.name
+    ))
 }
 
 /// The service as this process knows it: what one run has learned, a failure included, the next need not ask.

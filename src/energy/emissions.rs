@@ -155,7 +155,7 @@ pub fn row(about: &About, reading: &Reading, machine: &Machine) -> [String; 38] 
         number(utilization),
         number(used_gib),
         "N".to_owned(),
-        number(Some(reading.pue)),
+        number(Some(reading.mean_pue())),
         number(Some(0.0)),
     ]
 }

@@ -15,6 +15,8 @@ pub const POWERCAP: &str = "/sys/class/powercap";
 /// Two counters this close to each other, in microjoules, are one counter shown twice: dies of one package do that. 1 J is
 /// drawn between the two reads; counters of different packages meet by chance once in 100,000 starts.
 const SAME_COUNTER_UJ: u64 = 1_000_000;
+/// Below this, in microjoules, counters are all much the same: the machine has just started.
+const YOUNG_UJ: u64 = 100_000_000;
 
 /// No package draws more; the largest have design powers of 500 W.
 const MOST: Watts = Watts(1000.0);
@@ -73,7 +75,7 @@ pub fn find(powercap: &Path) -> Found {
         match zone.read() {
             Err(why) => found.refused.push((zone, why)),
             Ok(count) => {
-                let same = |(_, other): &&(String, u64)| count > 0 && count.abs_diff(*other) <= SAME_COUNTER_UJ;
+                let same = |(_, other): &&(String, u64)| count > YOUNG_UJ && count.abs_diff(*other) <= SAME_COUNTER_UJ;
                 match counts.iter().find(same) {
                     Some((other, _)) => found.mirrors.push((zone, other.clone())),
                     None => {

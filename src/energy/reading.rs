@@ -51,7 +51,7 @@ pub struct Totals {
 #[serde(default)]
 pub struct Reading {
     pub totals: Totals,
-    /// Power usage effectiveness: what the building draws for each joule of the machine.
+    /// Power usage effectiveness now: what the building draws for each joule of the machine.
     pub pue: f64,
     /// A read has just failed and may be made up for: the sum lacks energy that the next may bring.
     #[serde(skip)]
@@ -79,6 +79,14 @@ impl Reading {
     /// kg of CO₂ equivalent; `None` where no energy is known.
     pub fn co2_kg(&self) -> Option<f64> {
         self.energy().map(|_| self.totals.co2_kg)
+    }
+
+    /// The mean power usage effectiveness over the energy so far: a run may be carried on at another.
+    pub fn mean_pue(&self) -> f64 {
+        let joules: Joules = self.components().iter().filter_map(|(_, account)| account.joules()).sum();
+        let overhead: Joules = self.components().iter().map(|(_, account)| account.overhead).sum();
+        // Sums of many polls end in digits that nobody gave.
+        if joules.0 > 0.0 { ((1.0 + overhead.0 / joules.0) * 1e6).round() / 1e6 } else { self.pue }
     }
 
     /// The mean intensity over the energy so far, in g/kWh; `None` before there is any.
@@ -118,7 +126,7 @@ impl Reading {
         put("co2_kg", self.co2_kg().map(|kg| json!(kg)));
         put("seconds", Some(json!((self.totals.active_s * 1e3).round() / 1e3)));
         put("unmetered_s", (self.totals.unmetered_s > 0.0).then(|| json!(self.totals.unmetered_s)));
-        put("pue", Some(json!(self.pue)));
+        put("pue", Some(json!(self.mean_pue())));
         put("intensity_g_per_kwh", self.mean_intensity().map(|grams| json!(grams)));
         put("measured_share", self.measured_share().map(|share| json!(share)));
         let components: Map<String, Value> = self

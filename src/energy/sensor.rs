@@ -49,6 +49,9 @@ pub trait Sensor: Send {
     }
 }
 
+/// Counters tick every 1 to 100 ms.
+const STANDS_STILL_S: f64 = 0.9;
+
 /// Turns readings of a counter into energy used: knows how it wraps, and when it cannot be right.
 #[derive(Clone, Debug)]
 pub struct Counter {
@@ -72,8 +75,20 @@ impl Counter {
             Ok(value) => value,
             Err(why) => return Polled::Missed(why),
         };
-        let Some((then, before)) = self.last.replace((now, value)) else { return Polled::Begins };
+        let Some((then, before)) = self.last else {
+            self.last = Some((now, value));
+            return Polled::Begins;
+        };
         let seconds = now.saturating_sub(then).as_secs_f64();
+        if value == before {
+            // No device draws nothing. The count stays, and covers this time too once it moves again.
+            return if seconds < STANDS_STILL_S {
+                Polled::Used(Joules::ZERO)
+            } else {
+                Polled::Missed(format!("the counter stands still since {seconds:.0} s"))
+            };
+        }
+        self.last = Some((now, value));
         if let Some(range) = self.wraps_at
             && self.most_watts * seconds > range as f64 * self.unit
         {
@@ -160,6 +175,15 @@ mod tests {
         // In five minutes it may have wrapped unseen.
         assert!(matches!(wrapping.read(s(340), Ok(2_000_000)), Polled::Unknown(_)));
         assert_eq!(wrapping.read(s(341), Ok(3_000_000)), Polled::Used(Joules(1.0)));
+    }
+
+    #[test]
+    fn a_counter_that_stands_still_has_failed() {
+        let mut counter = Counter::new(1e-3, None, Watts(2000.0));
+        counter.read(s(0), Ok(5_000));
+        assert_eq!(counter.read(Duration::from_millis(20), Ok(5_000)), Polled::Used(Joules::ZERO), "it ticks");
+        assert!(matches!(counter.read(s(1), Ok(5_000)), Polled::Missed(_)));
+        assert_eq!(counter.read(s(2), Ok(6_000)), Polled::Used(Joules(1.0)), "the whole time");
     }
 
     #[test]

@@ -33,9 +33,11 @@ pub fn lines(reading: &Reading, of: Of) -> Vec<String> {
         let kwh = significant(with_overhead.kwh());
         parts.push(format!("{} {kwh} kWh ({how}: {})", name.to_uppercase(), sources.join("; then ")));
     }
-    let overhead = if reading.pue > 1.0 { format!(", PUE {}", reading.pue) } else { String::new() };
+    let pue = reading.mean_pue();
+    let overhead = if pue > 1.0 { format!(", PUE {pue}") } else { String::new() };
     let (seconds, what) = (reading.totals.active_s, if matches!(of, Of::Command) { "" } else { " of training" });
-    let mut lines = vec![format!("energy    {} kWh in {seconds:.0} s{what}{overhead}", significant(energy.kwh()))];
+    let mut lines =
+        vec![format!("energy    {} kWh in {} s{what}{overhead}", significant(energy.kwh()), length(seconds))];
     lines.extend(parts.into_iter().map(|part| format!("          {part}")));
     if let (Some(kg), Some(grams)) = (reading.co2_kg(), reading.mean_intensity()) {
         lines.push(format!(
@@ -63,7 +65,7 @@ pub fn lines(reading: &Reading, of: Of) -> Vec<String> {
             let name = name.to_uppercase();
             lines.push(match account.gap_s {
                 gap if gap > 0.0 => {
-                    format!("          {name}: {gap:.1} s of {seconds:.0} s are missing ({problem})")
+                    format!("          {name}: {} s of {} s are missing ({problem})", length(gap), length(seconds))
                 }
                 _ => format!("          {name}: {} reads failed, nothing is missing ({problem})", account.missed_reads),
             });
@@ -76,6 +78,11 @@ pub fn lines(reading: &Reading, of: Of) -> Vec<String> {
 pub fn per_thousand(reading: &Reading, images: u64) -> Option<f64> {
     let whole = reading.totals.unmetered_s == 0.0 && images > 0;
     reading.energy().filter(|_| whole).map(|energy| energy.kwh() / images as f64 * 1e3)
+}
+
+/// Seconds: with a tenth below ten.
+fn length(seconds: f64) -> String {
+    if seconds < 10.0 { format!("{seconds:.1}") } else { format!("{seconds:.0}") }
 }
 
 /// Three digits that count: `0.000123`, `1.23`, `1230`.

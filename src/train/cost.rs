@@ -36,12 +36,12 @@ impl Cost {
         let Some(config) = config else {
             return Self { meter: None, reading: before, written_s, unwritten: None };
         };
-
         record.entry("run_id").or_insert_with(|| json!(emissions::run_id()));
         let known = before.as_ref().map_or(0.0, |before| before.totals.active_s + before.totals.unmetered_s);
-        let unmetered = trained.as_secs_f64() - known;
-        // A run that was metered all along differs by what its clock and its meter count of one step.
-        if unmetered > 1.0 {
+        let trained = trained.as_secs_f64();
+        let unmetered = trained - known;
+        // The clock and the meter of a run that was metered all along differ by microseconds a step.
+        if unmetered > 0.01 * (1.0 + trained) {
             before.get_or_insert_default().totals.unmetered_s += unmetered;
         }
         let meter = Meter::start(config, before);

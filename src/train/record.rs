@@ -68,8 +68,9 @@ pub fn account_for_loss(
     {
         let lost = (last_value(&dir.join("metrics.jsonl"), logged).unwrap_or(0.0) - saved).max(0.0);
         let all = before.get(key).and_then(Value::as_f64).unwrap_or(0.0) + lost;
+        let all = (all * scale).round() / scale;
         if all > 0.0 {
-            let rounded = json!((all * scale).round() / scale);
+            let rounded = json!(all);
             record.insert(key.to_owned(), rounded.clone());
             lost_now |= before.insert(key.to_owned(), rounded.clone()) != Some(rounded);
         }

@@ -66,14 +66,18 @@ fn meter(options: CommandOptions) -> Result<i32, Failure> {
     if let (Some(listed), Some(why)) = (&listed, &machine.unread_gpus) {
         return Err(Failure::usage(format!("--gpus {listed}: {why}")).with_hint("`dbp-host doctor` lists them"));
     }
-    for problem in machine.problems.iter().cloned().chain(meter.carbon().problem()) {
-        say(&format!("energy: {problem}; `dbp-host doctor` says more"));
+    let problems: Vec<String> = machine.problems.iter().cloned().chain(meter.carbon().problem()).collect();
+    for problem in &problems {
+        say(&format!("energy: {problem}"));
+    }
+    if !machine.problems.is_empty() {
+        say("energy: `dbp-host doctor` says what would mend it");
     }
     if signals.next().is_some() {
         return Ok(EXIT_INTERRUPTED);
     }
     meter.resume();
-    let status = match Command::new(program).args(arguments).spawn() {
+    let status = match signals.let_through(|| Command::new(program).args(arguments).spawn()) {
         Ok(child) => signals.wait_for(child).map_err(|err| Failure::machine(format!("{shown}: {err}")))?,
         Err(err) if err.kind() == io::ErrorKind::NotFound => {
             return Err(Failure::usage(format!("{shown}: no such program")));
@@ -86,6 +90,9 @@ fn meter(options: CommandOptions) -> Result<i32, Failure> {
         let words: Vec<String> = command.iter().map(|part| part.to_string_lossy().into_owned()).collect();
         record.insert("command".to_owned(), json!(words));
         record.insert("exit_code".to_owned(), json!(code));
+        if !problems.is_empty() {
+            record.insert("problems".to_owned(), json!(problems));
+        }
         print_line(&Value::Object(record).to_string());
     } else {
         super::say_cost(&summary::lines(&reading, Of::Command));
@@ -122,21 +129,34 @@ fn exit_code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| status.signal().map_or(EXIT_INTERRUPTED, |signal| 128 + signal))
 }
 
-/// SIGINT, SIGTERM and SIGHUP, kept from ending this process, whose command is to end first. A new process starts with none of
-/// them blocked.
-struct Signals(SignalFd);
+/// SIGINT, SIGTERM and SIGHUP, kept from ending this process, whose command is to end first.
+struct Signals {
+    blocked: SigSet,
+    queue: SignalFd,
+}
 
 impl Signals {
     fn take() -> nix::Result<Self> {
-        let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-        signals.thread_block()?;
-        SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Self)
+        let blocked = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+        blocked.thread_block()?;
+        let queue = SignalFd::with_flags(&blocked, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        Ok(Self { blocked, queue })
+    }
+
+    /// Calls `start` with nothing blocked: a new process takes over what is blocked where it is made, and would then be deaf to
+    /// Ctrl-C.
+    fn let_through<T>(&self, start: impl FnOnce() -> T) -> T {
+        // Both fail for an invalid mask only.
+        let _ = self.blocked.thread_unblock();
+        let started = start();
+        let _ = self.blocked.thread_block();
+        started
     }
 
     /// A signal that has come in, and whether a process has sent it: what the kernel sends for a terminal goes to the command
     /// as well.
     fn next(&mut self) -> Option<(Signal, bool)> {
-        let info = self.0.read_signal().ok().flatten()?;
+        let info = self.queue.read_signal().ok().flatten()?;
         let signal = Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()?;
         Some((signal, info.ssi_code <= 0))
     }

@@ -13,7 +13,7 @@ use crate::energy::config::{Config, Places};
 use crate::energy::machine::Machine;
 use crate::energy::nvml::{self, GpuChoice, InspectedGpu, Problem};
 use crate::energy::ram::Constant;
-use crate::energy::rapl::{Found, find};
+use crate::energy::rapl::{Found, POWERCAP, find};
 use crate::energy::sensor::Sensor;
 use crate::host::say::print_line;
 use crate::host::{Outcome, report};
@@ -180,6 +180,9 @@ fn rapl_finding(found: &Found, config: &Config, around: &Surroundings) -> Findin
     }
     if found.readable.is_empty() {
         let (text, fix) = match around {
+            _ if !config.places.powercap.exists() && config.places.powercap != Path::new(POWERCAP) => {
+                (format!("{root} does not exist"), Some("DBP_HOST_POWERCAP names it: is it mounted?"))
+            }
             _ if around.virtual_machine => {
                 (format!("no counters under {root}: virtual machines do not show the processors' energy"), None)
             }
@@ -224,7 +227,8 @@ fn memory(machine: &Machine) -> Finding {
 
 fn carbon(config: &Config) -> Finding {
     let carbon = Carbon::start(config);
-    let text = format!("{} g/kWh: {}", carbon.now().0, carbon.describe());
+    let overhead = if config.pue > 1.0 { format!(", PUE {}", config.pue) } else { String::new() };
+    let text = format!("{} g/kWh: {}{overhead}", carbon.now().0, carbon.describe());
     if let Some(problem) = carbon.problem() {
         return Finding::new("carbon", State::Broken, format!("{text}; {problem}"));
     }

@@ -114,11 +114,14 @@ impl EnergyOptions {
         config.place = match (country, region) {
             (Some(country), region) => {
                 let place = intensity::place(&country, region.as_deref());
-                Some(place.map_err(|err| Failure::script(err.to_string()))?)
+                Some(place.map_err(|err| {
+                    Failure::script(err.to_string()).with_hint("without a country the world's average counts")
+                })?)
             }
             (None, Some(region)) => {
-                return Err(Failure::script(format!("region: {region} is in which country?"))
-                    .with_hint("give the country too: `--country USA --region CA`"));
+                return Err(Failure::script(format!("region: {region} is in which country?")).with_hint(
+                    "give the country too: USA with the region CA, --country USA --region CA on the command line",
+                ));
             }
             (None, None) => None,
         };

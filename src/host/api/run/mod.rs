@@ -218,7 +218,7 @@ mod functions {
             None => say(&dir.display().to_string()),
         }
         for problem in run.energy_problems() {
-            say(&format!("energy: {problem}; `dbp-host doctor` says more"));
+            say(&format!("energy: {problem}"));
         }
         let run = Rc::new(RefCell::new(run));
         let datasets = Rc::new(datasets);

@@ -275,7 +275,7 @@ fn a_lost_gpu_leaves_a_gap_and_the_rest_goes_on() {
     let mut bench = Bench::new();
     let mut config = bench.config();
     config.sources = Sources::Measured;
-    config.interval = Duration::from_millis(100); // After two of these without an answer it is given up.
+    config.interval = Duration::from_millis(100); // After ten of these without an answer it is given up.
     let meter = Meter::start(&config, None);
     meter.resume();
     bench.draw(100, [10, 10]);

@@ -30,8 +30,8 @@ pub struct Sampler {
 impl Sampler {
     /// `before` is what a run that is carried on has come to.
     pub fn new(config: &Config, machine: &Machine, gpus: Vec<Sensors>, carbon: Carbon, before: Totals) -> Self {
-        // Three polls, and for polls that are asked for at once some time.
-        let patience = config.interval * 2;
+        // A counter that comes back in this time makes up for all of it; what stands in for it does not.
+        let patience = config.interval * 10;
         let channel = |sensors: Sensors| (!sensors.is_empty()).then(|| Channel::new(sensors, patience));
         Self {
             cpu: channel(processor_sensors(config, machine)).into_iter().collect(),

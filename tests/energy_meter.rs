@@ -173,7 +173,8 @@ impl Bench {
 
     /// Draws so much since the machine started: processors, first and second GPU, in joules.
     fn draw(&mut self, cpu: u64, gpus: [u64; 2]) {
-        self.powercap.set("intel-rapl:0", 5_000_000_000 + cpu * 1_000_000);
+        self.powercap.set("intel-rapl:0", 5_000_000_000 + (cpu - cpu / 2) * 1_000_000);
+        self.powercap.set("intel-rapl:1", 90_000_000_000 + cpu / 2 * 1_000_000);
         for (index, joules) in gpus.into_iter().enumerate() {
             self.nvml.set(&format!("{index}.energy_mj"), 5_000_000 + joules * 1000);
         }
@@ -286,16 +287,19 @@ fn a_lost_gpu_leaves_a_gap_and_the_rest_goes_on() {
     bench.draw(200, [20, 20]);
     let first = meter.reading();
     assert!(first.waiting && first.totals.gpu.gap_s > 0.0, "it may come back");
+    // The others go on drawing: a counter that stands still has failed too.
+    let mut more = 0;
     let last = loop {
-        bench.draw(300, [40, 40]);
+        more += 1;
+        bench.draw(300 + more, [40 + more, 40]);
         let reading = meter.reading();
         if !reading.waiting {
             break reading;
         }
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(10));
     };
-    assert_near(joules(&last)[0].unwrap() - joules(&whole)[0].unwrap(), 200.0);
-    assert_near(joules(&last)[1].unwrap() - joules(&whole)[1].unwrap(), 30.0);
+    assert_near(joules(&last)[0].unwrap() - joules(&whole)[0].unwrap(), (200 + more) as f64);
+    assert_near(joules(&last)[1].unwrap() - joules(&whole)[1].unwrap(), (30 + more) as f64);
     assert!(last.totals.gpu.gap_s > 0.0 && last.totals.gpu.missed_reads >= 3);
     assert!(last.totals.gpu.problem.unwrap().contains("lost"));
     assert_eq!(last.totals.cpu.gap_s, 0.0);

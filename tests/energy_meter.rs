@@ -171,6 +171,10 @@ impl Bench {
         config
     }
 
+    fn sensors_only(&self) -> Config {
+        Config { sources: Sources::Measured, ..self.config() }
+    }
+
     /// Draws so much since the machine started: processors, first and second GPU, in joules.
     fn draw(&mut self, cpu: u64, gpus: [u64; 2]) {
         self.powercap.set("intel-rapl:0", 5_000_000_000 + (cpu - cpu / 2) * 1_000_000);
@@ -188,8 +192,7 @@ fn joules(reading: &Reading) -> [Option<f64>; 3] {
 #[test]
 fn a_meter_adds_up_components_and_leaves_out_what_is_not_training() {
     let mut bench = Bench::new();
-    let mut config = bench.config();
-    config.sources = Sources::Measured;
+    let mut config = bench.sensors_only();
     config.pue = 1.5;
     let meter = Meter::start(&config, None);
     assert_eq!(joules(&meter.reading()), [Some(0.0), Some(0.0), None], "nothing measures memory");
@@ -220,8 +223,7 @@ fn a_meter_adds_up_components_and_leaves_out_what_is_not_training() {
 #[test]
 fn a_meter_that_trains_all_the_time_counts_all_energy() {
     let mut bench = Bench::new();
-    let mut config = bench.config();
-    config.sources = Sources::Measured;
+    let config = bench.sensors_only();
     let meter = Meter::start(&config, None);
     meter.resume();
     let before = meter.reading();
@@ -235,8 +237,7 @@ fn a_meter_that_trains_all_the_time_counts_all_energy() {
 #[test]
 fn a_run_that_is_carried_on_adds_to_what_it_had_come_to() {
     let mut bench = Bench::new();
-    let mut config = bench.config();
-    config.sources = Sources::Measured;
+    let config = bench.sensors_only();
     let meter = Meter::start(&config, None);
     meter.resume();
     meter.reading();
@@ -274,8 +275,7 @@ fn models_stand_in_for_sensors_and_say_so() {
 #[test]
 fn a_lost_gpu_leaves_a_gap_and_the_rest_goes_on() {
     let mut bench = Bench::new();
-    let mut config = bench.config();
-    config.sources = Sources::Measured;
+    let mut config = bench.sensors_only();
     config.interval = Duration::from_millis(100); // After ten of these without an answer it is given up.
     let meter = Meter::start(&config, None);
     meter.resume();
@@ -308,8 +308,7 @@ fn a_lost_gpu_leaves_a_gap_and_the_rest_goes_on() {
 #[test]
 fn a_gpu_that_cannot_be_opened_is_a_gap_and_no_zero() {
     let bench = Bench::new();
-    let mut config = bench.config();
-    config.sources = Sources::Measured;
+    let mut config = bench.sensors_only();
     config.gpus = GpuChoice::Bus(vec!["0000:99:00.0".into()]);
     let meter = Meter::start(&config, None);
     meter.resume();
@@ -332,8 +331,7 @@ fn a_gpu_that_cannot_be_opened_is_a_gap_and_no_zero() {
 #[test]
 fn sensors_that_hang_hold_up_no_reading_and_leave_a_gap() {
     let mut bench = Bench::new();
-    let mut config = bench.config();
-    config.sources = Sources::Measured;
+    let config = bench.sensors_only();
     let meter = Meter::start(&config, None);
     meter.resume();
     let before = meter.reading();
@@ -360,8 +358,7 @@ fn a_driver_that_hangs_from_the_start_is_said() {
 #[test]
 fn another_overhead_or_grid_does_not_change_what_was_counted_before() {
     let mut bench = Bench::new();
-    let mut config = bench.config();
-    config.sources = Sources::Measured;
+    let mut config = bench.sensors_only();
     let meter = Meter::start(&config, None);
     meter.resume();
     meter.reading();

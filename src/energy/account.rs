@@ -12,6 +12,24 @@ const MOST_FAILURES: u32 = 3;
 /// Between two tries of a sensor that was given up.
 const TRY_EVERY: Duration = Duration::from_secs(10);
 
+/// A mean over time, in the making.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mean {
+    sum: f64,
+    seconds: f64,
+}
+
+impl Mean {
+    pub fn add(&mut self, value: f64, seconds: f64) {
+        self.sum += value * seconds;
+        self.seconds += seconds;
+    }
+
+    pub fn get(&self) -> Option<f64> {
+        (self.seconds > 0.0).then(|| self.sum / self.seconds)
+    }
+}
+
 /// Energy of training that one source accounts for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Part {
@@ -39,9 +57,9 @@ pub struct Account {
     /// What went wrong last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// ∫ utilization dt over training, in percent · seconds, and the seconds it is known for.
+    /// How busy it was, in percent.
     #[serde(default)]
-    pub utilization: (f64, f64),
+    pub utilization: Mean,
 }
 
 impl Account {
@@ -58,11 +76,6 @@ impl Account {
     /// The part of it that was read from sensors, without overhead.
     pub fn measured(&self) -> Joules {
         self.parts.iter().filter(|part| part.measured).map(|part| part.joules).sum()
-    }
-
-    /// In percent, where it is known.
-    pub fn mean_utilization(&self) -> Option<f64> {
-        (self.utilization.1 > 0.0).then(|| self.utilization.0 / self.utilization.1)
     }
 
     fn add(&mut self, source: Source, joules: Joules) {
@@ -131,8 +144,7 @@ impl Channel {
                 let used = joules * share;
                 account.add(sensor.source(), used);
                 if let Some(percent) = sensor.utilization() {
-                    account.utilization.0 += percent * active;
-                    account.utilization.1 += active;
+                    account.utilization.add(percent, active);
                 }
                 (self.since, self.failures, self.missing) = (moment, 0, false);
                 used

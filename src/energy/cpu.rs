@@ -165,6 +165,10 @@ impl Sensor for LoadModel {
             Some(then) => Polled::Used(Self::power(self.design.watts, load).over(now.saturating_sub(then))),
         }
     }
+
+    fn utilization(&mut self) -> Option<f64> {
+        Some(self.before * 100.0)
+    }
 }
 
 #[cfg(test)]

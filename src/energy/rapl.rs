@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::cpu::LoadMeter;
 use super::sensor::{Counter, Kind, Polled, Sensor, Source};
 use super::units::{Joules, Watts};
 
@@ -117,6 +118,8 @@ pub struct Rapl {
     zones: Vec<(Zone, Counter)>,
     /// What some packages have used since the poll before the one that another package failed at.
     kept: Joules,
+    /// For how busy they were.
+    load: Option<LoadMeter>,
 }
 
 impl Rapl {
@@ -126,7 +129,12 @@ impl Rapl {
             return None;
         }
         let zones = found.readable.iter().map(|zone| (zone.clone(), Counter::new(1e-6, zone.range(), MOST))).collect();
-        Some(Self { zones, kept: Joules::ZERO })
+        Some(Self { zones, kept: Joules::ZERO, load: None })
+    }
+
+    /// Says how busy the processors were, too.
+    pub fn with_load(self, load: LoadMeter) -> Self {
+        Self { load: Some(load), ..self }
     }
 }
 
@@ -160,5 +168,9 @@ impl Sensor for Rapl {
             }
             None => Polled::Used(std::mem::take(&mut self.kept)),
         }
+    }
+
+    fn utilization(&mut self) -> Option<f64> {
+        self.load.as_mut()?.read().ok().flatten().map(|load| load * 100.0)
     }
 }

@@ -5,26 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::account::Account;
+use super::account::{Account, Mean};
 use super::units::Joules;
-
-/// A mean over time, in the making.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Mean {
-    sum: f64,
-    seconds: f64,
-}
-
-impl Mean {
-    pub fn add(&mut self, value: f64, seconds: f64) {
-        self.sum += value * seconds;
-        self.seconds += seconds;
-    }
-
-    pub fn get(&self) -> Option<f64> {
-        (self.seconds > 0.0).then(|| self.sum / self.seconds)
-    }
-}
 
 /// What is added up, and what checkpoints keep.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -41,8 +23,6 @@ pub struct Totals {
     pub co2_kg: f64,
     /// Where the intensity came from; several if a run was carried on elsewhere.
     pub grids: Vec<String>,
-    /// Load of all processors, percent.
-    pub load: Mean,
     /// Memory in use.
     pub memory_gib: Mean,
 }

@@ -19,7 +19,6 @@ pub struct Sampler {
     ram: Vec<Channel>,
     /// Why GPUs that are meant are not among them.
     unread_gpus: Option<String>,
-    load: LoadMeter,
     proc: PathBuf,
     carbon: Carbon,
     pue: f64,
@@ -38,7 +37,6 @@ impl Sampler {
             ram: channel(memory_sensors(config, machine)).into_iter().collect(),
             gpu: gpus.into_iter().filter_map(channel).collect(),
             unread_gpus: machine.unread_gpus.clone(),
-            load: LoadMeter::new(&config.places.proc),
             proc: config.places.proc.clone(),
             carbon,
             pue: config.pue,
@@ -65,9 +63,6 @@ impl Sampler {
         self.note_grid();
         self.totals.co2_kg += self.carbon.now().kg_of(used * self.pue);
         self.totals.active_s += active;
-        if let Ok(Some(load)) = self.load.read() {
-            self.totals.load.add(load * 100.0, active);
-        }
         if let Some(memory) = Memory::read(&self.proc) {
             self.totals.memory_gib.add(memory.used_gib(), active);
         }
@@ -104,7 +99,7 @@ fn processor_sensors(config: &Config, machine: &Machine) -> Sensors {
     if config.sources != Sources::Estimated
         && let Some(rapl) = Rapl::new(&machine.rapl)
     {
-        sensors.push(Box::new(rapl));
+        sensors.push(Box::new(rapl.with_load(LoadMeter::new(&config.places.proc))));
     }
     if config.sources != Sources::Measured {
         let design = machine.design_power(config);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::replace_file;
@@ -11,6 +12,17 @@ use super::{TrainError, TrainResult};
 use crate::energy::emissions::field;
 use crate::energy::reading::Reading;
 use crate::energy::units::Joules;
+
+/// How a run ended, or that it has not; as `run.json` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Running,
+    Done,
+    Interrupted,
+    Diverged,
+    Failed,
+}
 
 /// Whether an entry of this name is the run's own, and not a note of the script.
 pub fn is_reserved(key: &str) -> bool {

@@ -21,22 +21,12 @@ use super::metrics::LineLog;
 use super::optimizer::AdamW;
 use super::pictures::{self, Picture};
 use super::record;
+pub use super::record::Status;
 use super::tensorboard::{self, EventWriter};
 use super::{TrainError, TrainResult, weights};
 use crate::energy::config::Config;
 use crate::energy::reading::Reading;
 use crate::nn::{DecorState, Registry};
-
-/// How a run ended, or that it has not; as `run.json` has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    Running,
-    Done,
-    Interrupted,
-    Diverged,
-    Failed,
-}
 
 /// `state.json` of a checkpoint.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

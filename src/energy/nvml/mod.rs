@@ -131,13 +131,6 @@ enum Reading {
     Power(Trapezoid),
 }
 
-impl GpuSensor {
-    /// Whether it must be polled often: what is not sampled is guessed. A counter forgets nothing.
-    pub fn samples_power(&self) -> bool {
-        matches!(self.reading, Reading::Power(_))
-    }
-}
-
 impl Sensor for GpuSensor {
     fn source(&self) -> Source {
         Source { kind: Kind::Measured, text: self.text.clone() }

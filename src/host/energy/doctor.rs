@@ -13,7 +13,7 @@ use crate::energy::config::{Config, Places};
 use crate::energy::machine::Machine;
 use crate::energy::nvml::{self, GpuChoice, InspectedGpu, Problem};
 use crate::energy::ram::Constant;
-use crate::energy::rapl::{Found, POWERCAP, find};
+use crate::energy::rapl::{Found, POWERCAP};
 use crate::energy::sensor::Sensor;
 use crate::host::say::print_line;
 use crate::host::{Outcome, report};
@@ -82,10 +82,9 @@ pub fn doctor(runs: &Path, energy: EnergyOptions, json: bool) -> i32 {
 fn examine(runs: &Path, config: &Config) -> Vec<Finding> {
     let mut findings = vec![libtorch(), cuda()];
     findings.extend(gpus(&config.places));
-    let rapl = find(&config.places.powercap);
     let (machine, _) = Machine::look(&Config { gpus: GpuChoice::None, ..config.clone() });
-    findings.push(rapl_finding(&rapl, config, &Surroundings::look(&config.places)));
-    findings.push(processors(&machine, config, &rapl));
+    findings.push(rapl_finding(&machine.rapl, config, &Surroundings::look(&config.places)));
+    findings.push(processors(&machine, config));
     findings.push(memory(&machine));
     findings.push(carbon(config));
     findings.extend(disks(runs));
@@ -201,10 +200,11 @@ fn rapl_finding(found: &Found, config: &Config, around: &Surroundings) -> Findin
     Finding::new("RAPL", State::Ok, text)
 }
 
-fn processors(machine: &Machine, config: &Config, rapl: &Found) -> Finding {
+fn processors(machine: &Machine, config: &Config) -> Finding {
     let found = &machine.processors;
     let model = found.model.as_deref().unwrap_or("of unknown model");
     let design = machine.design_power(config);
+    let rapl = &machine.rapl;
     let measured = !rapl.readable.is_empty() && rapl.refused.is_empty();
     let model =
         format!("{model}, {} socket{}, {} threads", found.sockets, plural(found.sockets as usize), found.threads);
@@ -238,31 +238,33 @@ fn carbon(config: &Config) -> Finding {
 }
 
 fn disks(runs: &Path) -> Vec<Finding> {
-    let mut findings = vec![disk("disk", "runs", runs)];
+    let mut findings = vec![disk("runs", runs)];
     if let Some(cache) = super::cache_folder() {
-        findings.push(disk("disk", "cache", &cache));
+        findings.push(disk("cache", &cache));
     }
     findings
 }
 
 /// Room in `folder`, or in the nearest one above it that exists.
-fn disk(what: &'static str, role: &str, folder: &Path) -> Finding {
+fn disk(role: &str, folder: &Path) -> Finding {
     const LITTLE: u64 = 2 << 30;
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let there: PathBuf = absolute.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/")).to_owned();
     let shown = absolute.display();
     match (statvfs(&there), nix::unistd::access(&there, nix::unistd::AccessFlags::W_OK)) {
-        (Err(err), _) => Finding::new(what, State::Broken, format!("{role} in {shown}: {err}")),
-        (Ok(_), Err(err)) => Finding::new(what, State::Broken, format!("{role} in {shown}: cannot be written ({err})"))
-            .with_fix((role == "runs").then_some("give another folder with --runs, or change its owner")),
+        (Err(err), _) => Finding::new("disk", State::Broken, format!("{role} in {shown}: {err}")),
+        (Ok(_), Err(err)) => {
+            Finding::new("disk", State::Broken, format!("{role} in {shown}: cannot be written ({err})"))
+                .with_fix((role == "runs").then_some("give another folder with --runs, or change its owner"))
+        }
         (Ok(room), Ok(())) => {
             let free = room.blocks_available() * room.fragment_size();
             let text = format!("{role} in {shown}: {:.0} GiB free", free as f64 / (1u64 << 30) as f64);
             if free < LITTLE {
                 let fix = "a checkpoint of ViT-B with decorrelation takes 2.1 GB, and two are kept";
-                return Finding::new(what, State::Broken, text).with_fix(Some(fix));
+                return Finding::new("disk", State::Broken, text).with_fix(Some(fix));
             }
-            Finding::new(what, State::Ok, text)
+            Finding::new("disk", State::Ok, text)
         }
     }
 }

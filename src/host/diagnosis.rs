@@ -9,6 +9,7 @@ use std::fmt;
 use rhai::{Dynamic, Engine, EvalAltResult, Map, ParseErrorType, Position};
 
 use super::errors::{Failure, Kind, Stop};
+use super::reference::{Reference, Role};
 use super::session::Session;
 use super::suggest::did_you_mean;
 
@@ -230,19 +231,9 @@ fn rhai_names_closure(name: &str) -> bool {
 
 /// Every native function: qualified name and parameters.
 fn signatures(engine: &Engine) -> Vec<(String, Vec<String>)> {
-    let collected = engine.collect_fn_metadata(
-        None,
-        |info| {
-            let name = &info.metadata.name;
-            let full = if info.namespace.is_empty() { name.to_string() } else { format!("{}::{name}", info.namespace) };
-            let count = info.metadata.num_params;
-            let known = info.metadata.params_info.len() >= count;
-            let params = info.metadata.params_info.iter().take(count).map(|param| readable_param(param));
-            Some((full, if known { params.collect() } else { vec!["_".into(); count] }))
-        },
-        true,
-    );
-    collected.into_iter().filter(|(name, _)| !name.contains('$')).collect()
+    let called =
+        Reference::of(engine).functions.into_iter().filter(|f| matches!(f.role, Role::Function | Role::Operator));
+    called.map(|f| (f.full_name(), f.params.iter().map(ToString::to_string).collect())).collect()
 }
 
 /// Types in Rhai's messages as a script's author knows them.
@@ -259,24 +250,6 @@ fn readable_types(text: &str, engine: &Engine) -> String {
         rest = after;
     }
     readable
-}
-
-/// `x: &mut TensorHandle` as a script's author knows it: `x: Tensor`.
-fn readable_param(param: &str) -> String {
-    let Some((name, kind)) = param.split_once(':') else { return param.to_owned() };
-    let kind = kind.trim().trim_start_matches("&mut ").trim_start_matches('&');
-    let last = kind.rsplit("::").next().unwrap_or(kind);
-    let kind = match last {
-        "Dynamic" => return name.trim().to_owned(),
-        "INT" | "i64" => "int",
-        "FLOAT" | "f64" => "float",
-        "str" | "String" | "ImmutableString" => "string",
-        "Array" => "array",
-        "Map" => "map",
-        "FnPtr" => "function",
-        other => other.strip_suffix("Handle").unwrap_or(other),
-    };
-    format!("{}: {kind}", name.trim())
 }
 
 fn function_names(engine: &Engine, pick: impl Fn(&str) -> Option<String> + Copy) -> Vec<String> {

@@ -24,6 +24,7 @@ pub mod export;
 mod memory;
 pub mod options;
 pub mod progress;
+pub mod reference;
 pub mod resolver;
 pub mod runs;
 mod sandbox;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use rhai::plugin::*;
 use rhai::{Dynamic, Engine, FLOAT, Map, NativeCallContext};
 
+use super::custom::refuse_part;
 use super::models::ModelHandle;
 use crate::host::convert;
 use crate::host::errors::{ScriptResult, script_error};
@@ -25,8 +26,19 @@ pub fn register(engine: &mut Engine) {
 mod functions {
     /// AdamW on libtorch's fused kernel. Biases, norms and tokens are not decayed.
     ///
-    /// Options: `lr` (the peak rate, 1e-3), `beta1` (0.9), `beta2` (0.95), `weight_decay` (0.05), `eps` (1e-8), `layer_decay`
-    /// (1: for fine-tuning, each encoder block learns at this fraction of the rate of the one after it).
+    /// Options:
+    /// - `lr` (float, 1e-3): the peak rate
+    /// - `beta1`, `beta2` (float, 0.9 and 0.95): how slowly the means of gradients and of their squares move
+    /// - `weight_decay` (float, 0.05): how strongly weights are pulled to 0, times the rate
+    /// - `eps` (float, 1e-8): what keeps the quotient finite
+    /// - `layer_decay` (float, 1): for fine-tuning: each encoder block learns at this fraction of the rate of the one after it
+    ///
+    /// ```rhai
+    /// let layer = nn::linear(2, 1);
+    /// let opt = optim::adamw(layer, #{ lr: 0.01, weight_decay: 0 });
+    /// layer.forward(tensor::ones([4, 2])).mean().backward();
+    /// opt.step();
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn adamw(ctx: NativeCallContext, model: ModelHandle, options: Map) -> ScriptResult<OptimizerHandle> {
         let mut options = OptionMap::new(&ctx, "optim::adamw", options);
@@ -40,6 +52,7 @@ mod functions {
             layer_decay: options.or("layer_decay", usual.layer_decay)?,
         };
         options.finish()?;
+        refuse_part(&ctx, "optim::adamw", &model)?;
         let made = AdamW::new(Rc::clone(model.registry()), config);
         Ok(OptimizerHandle(Rc::new(made.map_err(|err| script_error(&ctx, err))?)))
     }

@@ -1,10 +1,10 @@
 //! `schedule`: learning rates by step.
 
 use rhai::plugin::*;
-use rhai::{Dynamic, Engine, FLOAT, INT, Map, NativeCallContext};
+use rhai::{Array, Dynamic, Engine, FLOAT, FnPtr, INT, Map, NativeCallContext};
 
 use crate::host::convert;
-use crate::host::errors::{ScriptResult, script_error};
+use crate::host::errors::{ScriptResult, check_arg, script_error};
 use crate::host::options::OptionMap;
 use crate::schedule::{Ramp, Schedule};
 
@@ -14,7 +14,9 @@ pub struct ScheduleHandle(pub Schedule);
 
 pub fn register(engine: &mut Engine) {
     engine.register_type_with_name::<ScheduleHandle>("Schedule");
-    engine.register_static_module("schedule", exported_module!(functions).into());
+    let mut schedules = exported_module!(functions);
+    schedules.combine_flatten(exported_module!(custom));
+    engine.register_static_module("schedule", schedules.into());
     engine.register_global_module(exported_module!(methods).into());
 }
 
@@ -43,7 +45,16 @@ mod functions {
 
     /// Linear warm-up over `warmup` steps, then half a cosine down to `min_lr` (0) at step `total`.
     ///
-    /// Options: `lr` (the peak), `total`, `warmup` (0), `min_lr` (0).
+    /// Options:
+    /// - `lr` (float): the peak
+    /// - `total` (int): steps in all, warm-up included
+    /// - `warmup` (int, 0): steps of warm-up
+    /// - `min_lr` (float, 0): the rate at the end and after it
+    ///
+    /// ```rhai
+    /// let rate = schedule::cosine(#{ lr: 0.1, warmup: 10, total: 110 });
+    /// assert(rate.at(0) == 0.01 && rate.at(9) == 0.1 && rate.at(110) == 0.0);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn cosine(ctx: NativeCallContext, options: Map) -> ScriptResult<ScheduleHandle> {
         let mut options = OptionMap::new(&ctx, "schedule::cosine", options);
@@ -54,13 +65,75 @@ mod functions {
 
     /// Linear warm-up over `warmup` steps, then `(1 − progress)^power` down to `min_lr` (0) at step `total`.
     ///
-    /// Options: those of `schedule::cosine`, and `power` (1, a straight line).
+    /// Options: those of `schedule::cosine`, and
+    /// - `power` (float, 1): 1 is a straight line
+    ///
+    /// ```rhai
+    /// let rate = schedule::polynomial(#{ lr: 1, total: 100, power: 2 });
+    /// assert(rate.at(50) == 0.25);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn polynomial(ctx: NativeCallContext, options: Map) -> ScriptResult<ScheduleHandle> {
         let mut options = OptionMap::new(&ctx, "schedule::polynomial", options);
         let (ramp, power) = (ramp(&mut options)?, options.or("power", 1.0)?);
         options.finish()?;
         checked(&ctx, Schedule::Polynomial { ramp, power })
+    }
+}
+
+/// The most steps of a table.
+const MOST_STEPS: INT = 10_000_000;
+
+#[export_module]
+mod custom {
+    /// A schedule of one's own: `rate` gives the rate of each step, counted from 0, and is asked for all `total` steps at once; from
+    /// then on the last rate stays. `decorrelate` takes it too, as its `schedule`.
+    ///
+    /// ```rhai
+    /// let warm_restarts = schedule::custom(60, |step| 0.1 * (1.0 - (step % 20) / 20.0));
+    /// assert(warm_restarts.at(0) == 0.1 && warm_restarts.at(20) == 0.1 && warm_restarts.at(10) == 0.05);
+    /// ```
+    #[rhai_fn(name = "custom", return_raw)]
+    pub fn custom_schedule(ctx: NativeCallContext, total: INT, rate: FnPtr) -> ScriptResult<ScheduleHandle> {
+        check_arg(&ctx, (1..=MOST_STEPS).contains(&total), || {
+            format!("total: expected 1 to {MOST_STEPS} steps, got {total}")
+        })?;
+        let mut rates = Vec::with_capacity(total as usize);
+        for step in 0..total {
+            let value: Dynamic = rate.call_within_context(&ctx, (step,))?;
+            rates.push(convert::float(&ctx, &format!("rate at step {step}"), &value)?);
+        }
+        checked(&ctx, Schedule::Table(rates.into()))
+    }
+
+    /// A rate from each of some steps on: `[[0, 1e-3], [1000, 1e-4]]`, in order, the first from step 0.
+    ///
+    /// ```rhai
+    /// let rate = schedule::piecewise([[0, 0.1], [100, 0.01]]);
+    /// assert(rate.at(99) == 0.1 && rate.at(100) == 0.01);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn piecewise(ctx: NativeCallContext, pieces: Array) -> ScriptResult<ScheduleHandle> {
+        let wrong = || script_error(&ctx, "pieces: expected [step, rate] pairs in order, the first from step 0");
+        let mut rates: Vec<f64> = Vec::new();
+        let mut last = None;
+        for piece in pieces {
+            let piece = piece.try_cast::<Array>().ok_or_else(wrong)?;
+            let [from, rate] = &piece[..] else { return Err(wrong()) };
+            let from = from.as_int().map_err(|_| wrong())?;
+            let in_order = match last {
+                None => from == 0,
+                Some(_) => from > rates.len() as INT - 1 && from <= MOST_STEPS,
+            };
+            if !in_order {
+                return Err(wrong());
+            }
+            rates.resize(from as usize, last.unwrap_or(0.0));
+            let rate = convert::float(&ctx, "rate", rate)?;
+            rates.push(rate);
+            last = Some(rate);
+        }
+        checked(&ctx, Schedule::Table(rates.into()))
     }
 }
 

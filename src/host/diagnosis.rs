@@ -8,6 +8,7 @@ use std::fmt;
 
 use rhai::{Dynamic, Engine, EvalAltResult, Map, ParseErrorType, Position};
 
+use super::captures;
 use super::errors::{Failure, Kind, Stop};
 use super::reference::{Reference, Role};
 use super::resolver::Library;
@@ -73,6 +74,11 @@ impl Diagnosis {
                 _ => break,
             }
         }
+        if let EvalAltResult::ErrorDataRace(text, Position::NONE) = &err
+            && let Some(position) = library.text(&source).and_then(|all| captures::place(text, &all))
+        {
+            places.push((source.clone(), position));
+        }
         let mut places: Vec<Place> =
             places.into_iter().filter_map(|(key, position)| Place::new(library, &key, position)).rev().collect();
         places.dedup_by(|a, b| (a.line, &a.key) == (b.line, &b.key));
@@ -121,6 +127,7 @@ fn explain(mut err: EvalAltResult, source: &str, library: &Library, engine: &Eng
             }
             None => script(text.clone()),
         },
+        EvalAltResult::ErrorDataRace(text, _) if text.contains("of function") => captures::explain(text),
         EvalAltResult::ErrorModuleNotFound(name, _) => {
             with_near(script(format!("unknown module: {name}")), name, &module_names(engine, names()))
         }

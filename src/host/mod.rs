@@ -13,6 +13,7 @@ use rhai::{Engine, EvalAltResult};
 
 pub mod api;
 pub mod args;
+mod captures;
 mod comments;
 pub mod convert;
 pub mod device;

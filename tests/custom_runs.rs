@@ -163,6 +163,6 @@ fn a_custom_model_is_loaded_by_its_names() {
     let mut command = dbp_host(folder.path());
     command.args(["load.rhai", "--set", "from=earlier/run"]);
     let ended = end(command).expect(1);
-    let wanted = "the checkpoint has shape [4], the model [5]";
+    let wanted = "fc.weight: the checkpoint has shape [4, 3], the model [5, 3]";
     assert!(ended.stderr.contains(wanted), "{}", ended.stderr);
 }

@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn the_function_that_uses_its_owner_is_found() {
-        let source = "net.forward = |m, x| m.net.forward(x);\nlet a = 1; net.forward = |m, x| {\n  let y = net.fc; y };\n";
+        let source =
+            "net.forward = |m, x| m.net.forward(x);\nlet a = 1; net.forward = |m, x| {\n  let y = net.fc; y };\n";
         let text = "argument #1 of function 'set$forward'";
         assert_eq!(place(text, source), Some(Position::new(2, 16)));
         assert_eq!(place(text, "net.forward = |m, x| m.fc.forward(x); net.x"), None);

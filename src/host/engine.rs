@@ -21,6 +21,11 @@ const MAX_EXPR_DEPTH: usize = 64;
 
 /// The engine of `session`. Keep it alive for as long as the script runs.
 pub fn build(session: &Rc<Session>) -> Rc<Engine> {
+    build_with(session, |_| {})
+}
+
+/// The same with functions of one's own on top.
+pub fn build_with(session: &Rc<Session>, extend: impl FnOnce(&mut Engine)) -> Rc<Engine> {
     let mut engine = Engine::new();
     engine.set_module_resolver(Resolver(Rc::downgrade(session)));
     engine.set_default_tag(Dynamic::from(Rc::clone(session)));
@@ -52,6 +57,7 @@ pub fn build(session: &Rc<Session>) -> Rc<Engine> {
 
     errors::register(&mut engine);
     api::register(&mut engine);
+    extend(&mut engine);
     let engine = Rc::new(engine);
     session.set_engine(&engine);
     engine

@@ -87,7 +87,8 @@ mod methods {
     #[rhai_fn(return_raw, pure)]
     pub fn assign(ctx: NativeCallContext, x: &mut TensorHandle, values: Dynamic) -> ScriptResult<()> {
         if grad_enabled() && x.requires_grad() && x.is_leaf() {
-            let failure = Failure::script("assign: gradients are wanted for this tensor, so writing to it is no operation");
+            let failure =
+                Failure::script("assign: gradients are wanted for this tensor, so writing to it is no operation");
             return Err(script_error(&ctx, failure.with_hint("write under no_grad: no_grad(|| w.assign(…))")));
         }
         let mut target = x.tensor().shallow_clone();

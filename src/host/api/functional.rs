@@ -133,7 +133,11 @@ pub mod functions {
     /// assert(nn::l1_loss(tensor::from([1.0, 2.0]), tensor::from([0.0, 4.0])).item() == 1.5);
     /// ```
     #[rhai_fn(return_raw)]
-    pub fn l1_loss(ctx: NativeCallContext, prediction: TensorHandle, target: TensorHandle) -> ScriptResult<TensorHandle> {
+    pub fn l1_loss(
+        ctx: NativeCallContext,
+        prediction: TensorHandle,
+        target: TensorHandle,
+    ) -> ScriptResult<TensorHandle> {
         check_arg(&ctx, prediction.size() == target.size(), || {
             format!("tensor shapes do not match: prediction {:?}, target {:?}", prediction.size(), target.size())
         })?;

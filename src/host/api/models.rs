@@ -17,8 +17,8 @@ use crate::host::options::{ImageSize, OptionMap};
 use crate::host::session::Session;
 use crate::nn::upernet::cross_entropy;
 use crate::nn::{
-    Architecture, Classifier, Conv2d, Conv2dConfig, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, Upernet, Vit,
-    VitConfig,
+    Architecture, Classifier, Conv2d, Conv2dConfig, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, Upernet,
+    Vit, VitConfig,
 };
 use crate::train::TrainError;
 use crate::train::pictures::Picture;

@@ -85,7 +85,7 @@ mod tests {
     fn values_are_drawn_by_name_within_their_bounds() {
         let draw = |name: &str, init| {
             let registry = Registry::new(3, Device::Cpu, Kind::Float);
-            registry.root().parameter("other", &[5], Init::Normal { std: 1.0 }, true).unwrap();
+            let _ = registry.root().parameter("other", &[5], Init::Normal { std: 1.0 }, true).unwrap();
             registry.root().parameter(name, &[30, 20], init, true).unwrap()
         };
         let alone = Registry::new(3, Device::Cpu, Kind::Float);

@@ -19,7 +19,15 @@ use crate::nn::{
 
 /// Properties that every model has, which no part may be called.
 pub const PROPERTIES: &[&str] = &[
-    "parameters", "normalization", "classes", "image_size", "channels", "is_decorrelated", "training", "forward", "loss",
+    "parameters",
+    "normalization",
+    "classes",
+    "image_size",
+    "channels",
+    "is_decorrelated",
+    "training",
+    "forward",
+    "loss",
 ];
 
 /// A part that is not decorrelated.

@@ -5,11 +5,21 @@
 //!
 //! - options, so that `check` knows the keys a map may have: a line that begins with `Options:`, maybe naming functions whose
 //!   options are taken too (``Options: those of `models::vit`, and``), then a list, ``- `key` (type, default): meaning``;
-//! - an example, in a fence of ```` ```rhai ````, that is run as a test.
+//! - an example, in a fence of ```` ```rhai ````, that is run as a test, behind the setup of its subject ([`topics`]).
 
 use rhai::{Engine, FnAccess};
 
 use super::convert;
+
+pub mod command;
+mod definitions;
+mod markdown;
+pub mod pages;
+mod signatures;
+mod standard;
+pub mod std_modules;
+pub mod subjects;
+pub mod topics;
 
 /// What a function is to a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -214,6 +224,9 @@ pub fn type_name(engine: &Engine, rust: &str) -> String {
         "Map" => "map".into(),
         "Blob" => "blob".into(),
         "FnPtr" => "function".into(),
+        "Failure" => "error".into(),
+        "Steps" => "steps for a loop".into(),
+        "MicroBatches" | "ValPass" => "batches for a loop".into(),
         other => match (convert::shown(other), other.strip_suffix("Handle")) {
             (Some(shown), _) => shown.to_owned(),
             (None, Some(ours)) => ours.to_owned(),

@@ -148,6 +148,9 @@ mod types {
     /// let run = run::start(#{ model: model, opt: opt, loader: loader, log_every: 1 });
     /// ```
     pub type Run = RunHandle;
+
+    /// What `run.steps(total)` gives, for a `for` loop.
+    pub type Steps = super::Steps;
 }
 
 /// Training runs: their steps, their figures, their directories.
@@ -156,7 +159,9 @@ mod functions {
     /// Starts a run: makes its directory, or, under `--resume`, restores model, optimizer and step from its last checkpoint.
     ///
     /// Options:
-    /// - `model` (Model), `opt` (Optimizer), `loader` (Loader): what is trained, and what checkpoints hold
+    /// - `model` (Model): what is trained
+    /// - `opt` (Optimizer): by which; checkpoints hold both
+    /// - `loader` (Loader): on what
     /// - `val` (ValLoader): a validation loader, for the list of files
     /// - `recipe` (map): kept in `run.json`
     /// - `name` (string, the script's): in `run.json`, and of the directory where a script makes several

@@ -19,6 +19,7 @@ pub fn register(engine: &mut Engine) {
     engine.register_global_module(exported_module!(likes).into());
 }
 
+/// Tensors out of numbers, and out of the script's own random stream.
 #[export_module]
 mod tensor {
     /// A tensor of nested arrays, or of one number. All integers make an int64 tensor, all bools a bool tensor, anything

@@ -9,14 +9,13 @@ use std::fmt;
 use rhai::{Dynamic, Engine, EvalAltResult, Map, ParseErrorType, Position};
 
 use super::errors::{Failure, Kind, Stop};
-use super::reference::{Reference, Role};
+use super::reference::Reference;
 use super::session::Session;
+use super::signatures::{Call, Callable, judge, natives, readable_type};
 use super::suggest::did_you_mean;
 
 /// `called from` lines shown at most.
 const MAX_CALLERS: usize = 8;
-/// Signatures in a hint at most.
-const MAX_SIGNATURES: usize = 4;
 /// Columns of a source line shown at most.
 const MAX_WIDTH: usize = 100;
 const TAB: usize = 4;
@@ -83,7 +82,8 @@ impl Diagnosis {
 }
 
 impl Place {
-    fn new(session: &Session, key: &str, position: Position) -> Option<Self> {
+    /// `None` for a position that is none.
+    pub(super) fn new(session: &Session, key: &str, position: Position) -> Option<Self> {
         let line = position.line()?;
         let text = session.source_text(key).and_then(|text| Some(text.lines().nth(line - 1)?.to_owned()));
         Some(Self {
@@ -106,7 +106,9 @@ fn explain(mut err: EvalAltResult, source: &str, session: &Session, engine: &Eng
             Some(Stop::Failed(failure)) => failure,
             Some(Stop::Interrupted) | None => script("the script was stopped".into()),
         },
-        EvalAltResult::ErrorFunctionNotFound(signature, _) => unknown_function(signature, source, session, engine),
+        EvalAltResult::ErrorFunctionNotFound(signature, position) => {
+            unknown_function(signature, *position, source, session, engine)
+        }
         EvalAltResult::ErrorVariableNotFound(name, _) => {
             with_near(script(format!("unknown variable: {name}")), name, &names())
         }
@@ -189,51 +191,43 @@ fn unknown_property(text: &str) -> Option<(&str, &str)> {
 }
 
 /// `signature` is Rhai's, like `tensor::zeros (int, map)`.
-fn unknown_function(signature: &str, source: &str, session: &Session, engine: &Engine) -> Failure {
+fn unknown_function(signature: &str, position: Position, source: &str, session: &Session, engine: &Engine) -> Failure {
     let signature = readable_types(signature, engine);
-    let full = signature.split(" (").next().unwrap_or(&signature);
-    let arguments = signature.strip_prefix(full).unwrap_or("").trim_start();
-    if rhai_names_closure(full) {
-        let failure = Failure::script(format!("the function given cannot be called with {arguments}"));
+    let (name, arguments) = signature.split_once(" (").unwrap_or((&signature, ""));
+    let arguments = arguments.strip_suffix(')').unwrap_or(arguments);
+    if rhai_names_closure(name) {
+        let failure = Failure::script(format!("the function given cannot be called with ({arguments})"));
         return failure.with_hint("it takes another number of arguments: compare what stands between its bars");
     }
-    let mut known = signatures(engine);
-    known.extend(session.library.functions(source));
-    let mut same: Vec<&[String]> =
-        known.iter().filter(|(name, _)| name == full).map(|(_, params)| params.as_slice()).collect();
-    if same.is_empty() {
-        let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
-        let hint = did_you_mean(full, names);
-        return Failure { hint, ..Failure::script(format!("unknown function: {full}{arguments}")) };
+    let args: Vec<String> =
+        arguments.split(", ").filter(|kind| !kind.is_empty()).map(|kind| readable_type(kind, engine)).collect();
+    if !name.contains(char::is_alphanumeric) {
+        return Failure::script(match args.as_slice() {
+            [a, b] => format!("cannot compute {a} {name} {b}"),
+            args => format!("cannot compute {name}{}", args.join(", ")),
+        });
     }
-    let failure = Failure::script(format!("wrong arguments: {full}{arguments}"));
-    if !full.contains(char::is_alphanumeric) {
-        return failure; // An operator.
+    let mut known = natives(&Reference::of(engine));
+    known.extend(session.library.functions(source).into_iter().map(|(name, params)| Callable::scripted(name, params)));
+    let method = is_method_call(&session.source_text(source).unwrap_or_default(), position);
+    match judge(&Call { name, method, args }, &known) {
+        Some(fault) => fault.failure,
+        // What a native function was called with inside may be known to Rhai alone.
+        None => Failure::script(format!("wrong arguments: {name}({arguments})")),
     }
-    // Of functions that share a name, those for the first argument's type are meant.
-    let first = arguments.trim_matches(['(', ')']).split(", ").next().unwrap_or_default();
-    let fits = |params: &[String]| params.first().is_some_and(|param| param.ends_with(&format!(": {first}")));
-    if same.iter().any(|params| fits(params)) {
-        same.retain(|params| fits(params));
-    }
-    let mut written: Vec<String> = same.iter().map(|params| format!("{full}({})", params.join(", "))).collect();
-    written.sort_unstable_by_key(|text| (text.matches(", ").count(), text.clone()));
-    written.dedup();
-    let more = if written.len() > MAX_SIGNATURES { " …" } else { "" };
-    written.truncate(MAX_SIGNATURES);
-    failure.with_hint(format!("it takes {}{more}", written.join(" or ")))
+}
+
+/// Whether the name at `position` is called on a value.
+pub(super) fn is_method_call(text: &str, position: Position) -> bool {
+    let (Some(line), Some(column)) = (position.line(), position.position()) else { return false };
+    let Some(line) = text.lines().nth(line - 1) else { return false };
+    let before: String = line.chars().take(column - 1).collect();
+    before.trim_end().ends_with('.')
 }
 
 /// Rhai's names for functions written as `|x| …`.
 fn rhai_names_closure(name: &str) -> bool {
     name.starts_with("anon$")
-}
-
-/// Every native function: qualified name and parameters.
-fn signatures(engine: &Engine) -> Vec<(String, Vec<String>)> {
-    let called =
-        Reference::of(engine).functions.into_iter().filter(|f| matches!(f.role, Role::Function | Role::Operator));
-    called.map(|f| (f.full_name(), f.params.iter().map(ToString::to_string).collect())).collect()
 }
 
 /// Types in Rhai's messages as a script's author knows them.
@@ -292,7 +286,14 @@ fn declared_names(text: &str) -> Vec<String> {
 
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        self.draw("error", f)
+    }
+}
+
+impl Diagnosis {
+    /// Writes it as an `error`, a `warning` or a `note`.
+    pub(super) fn draw(&self, word: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{word}: {}", self.message)?;
         if let Some(place) = &self.place {
             let number = place.line.to_string();
             let margin = " ".repeat(number.len());

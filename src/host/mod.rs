@@ -13,6 +13,7 @@ use rhai::{Engine, EvalAltResult};
 
 pub mod api;
 pub mod args;
+pub mod check;
 mod comments;
 pub mod convert;
 pub mod device;
@@ -31,6 +32,7 @@ mod sandbox;
 pub mod say;
 pub mod session;
 mod signals;
+mod signatures;
 mod stdlib;
 mod suggest;
 mod weights;

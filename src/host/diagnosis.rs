@@ -10,7 +10,7 @@ use rhai::{Dynamic, Engine, EvalAltResult, Map, ParseErrorType, Position};
 
 use super::errors::{Failure, Kind, Stop};
 use super::reference::Reference;
-use super::session::Session;
+use super::resolver::Library;
 use super::signatures::{Call, Callable, judge, natives, readable_type};
 use super::suggest::did_you_mean;
 
@@ -53,8 +53,8 @@ impl From<Failure> for Diagnosis {
 }
 
 impl Diagnosis {
-    pub fn of(mut err: EvalAltResult, session: &Session, engine: &Engine) -> Self {
-        let mut source = session.library.store.script_key().to_owned();
+    pub fn of(mut err: EvalAltResult, library: &Library, engine: &Engine) -> Self {
+        let mut source = library.store.script_key().to_owned();
         let mut places = Vec::new();
         loop {
             places.push((source.clone(), err.position()));
@@ -73,9 +73,9 @@ impl Diagnosis {
             }
         }
         let mut places: Vec<Place> =
-            places.into_iter().filter_map(|(key, position)| Place::new(session, &key, position)).rev().collect();
+            places.into_iter().filter_map(|(key, position)| Place::new(library, &key, position)).rev().collect();
         places.dedup_by(|a, b| (a.line, &a.key) == (b.line, &b.key));
-        let failure = explain(err, &source, session, engine);
+        let failure = explain(err, &source, library, engine);
         let place = (!places.is_empty()).then(|| places.remove(0));
         Self { place, callers: places, ..failure.into() }
     }
@@ -83,12 +83,12 @@ impl Diagnosis {
 
 impl Place {
     /// `None` for a position that is none.
-    pub(super) fn new(session: &Session, key: &str, position: Position) -> Option<Self> {
+    pub(super) fn new(library: &Library, key: &str, position: Position) -> Option<Self> {
         let line = position.line()?;
-        let text = session.source_text(key).and_then(|text| Some(text.lines().nth(line - 1)?.to_owned()));
+        let text = library.text(key).and_then(|text| Some(text.lines().nth(line - 1)?.to_owned()));
         Some(Self {
             key: key.to_owned(),
-            file: session.library.store.shown(key),
+            file: library.store.shown(key),
             line,
             column: position.position().unwrap_or(0),
             text: text.unwrap_or_default(),
@@ -97,8 +97,8 @@ impl Place {
 }
 
 /// The error itself in words, with a hint where one can be found.
-fn explain(mut err: EvalAltResult, source: &str, session: &Session, engine: &Engine) -> Failure {
-    let names = || declared_names(&session.source_text(source).unwrap_or_default());
+fn explain(mut err: EvalAltResult, source: &str, library: &Library, engine: &Engine) -> Failure {
+    let names = || declared_names(&library.text(source).unwrap_or_default());
     let script = |text: String| Failure::script(text);
     match &err {
         EvalAltResult::ErrorRuntime(value, _) => thrown(value),
@@ -107,13 +107,13 @@ fn explain(mut err: EvalAltResult, source: &str, session: &Session, engine: &Eng
             Some(Stop::Interrupted) | None => script("the script was stopped".into()),
         },
         EvalAltResult::ErrorFunctionNotFound(signature, position) => {
-            unknown_function(signature, *position, source, session, engine)
+            unknown_function(signature, *position, source, library, engine)
         }
         EvalAltResult::ErrorVariableNotFound(name, _) => {
             with_near(script(format!("unknown variable: {name}")), name, &names())
         }
         EvalAltResult::ErrorPropertyNotFound(name, _) => {
-            let words = words(&session.source_text(source).unwrap_or_default());
+            let words = words(&library.text(source).unwrap_or_default());
             with_near(script(format!("the map has no entry `{name}`")), name, &words)
         }
         EvalAltResult::ErrorDotExpr(text, _) => match unknown_property(text) {
@@ -191,7 +191,7 @@ fn unknown_property(text: &str) -> Option<(&str, &str)> {
 }
 
 /// `signature` is Rhai's, like `tensor::zeros (int, map)`.
-fn unknown_function(signature: &str, position: Position, source: &str, session: &Session, engine: &Engine) -> Failure {
+fn unknown_function(signature: &str, position: Position, source: &str, library: &Library, engine: &Engine) -> Failure {
     let signature = readable_types(signature, engine);
     let (name, arguments) = signature.split_once(" (").unwrap_or((&signature, ""));
     let arguments = arguments.strip_suffix(')').unwrap_or(arguments);
@@ -208,8 +208,8 @@ fn unknown_function(signature: &str, position: Position, source: &str, session: 
         });
     }
     let mut known = natives(&Reference::of(engine));
-    known.extend(session.library.functions(source).into_iter().map(|(name, params)| Callable::scripted(name, params)));
-    let method = is_method_call(&session.source_text(source).unwrap_or_default(), position);
+    known.extend(library.functions(source).into_iter().map(|(name, params)| Callable::scripted(name, params)));
+    let method = is_method_call(&library.text(source).unwrap_or_default(), position);
     match judge(&Call { name, method, args }, &known) {
         Some(fault) => fault.failure,
         // What a native function was called with inside may be known to Rhai alone.

@@ -23,7 +23,7 @@ const TAB: usize = 4;
 /// A place in a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// As [`super::session::Source::key`].
+    /// As [`super::resolver::Source::key`].
     pub key: String,
     /// As messages name the source.
     pub file: String,
@@ -173,10 +173,11 @@ fn thrown(value: &Dynamic) -> Failure {
     if let Some(failure) = value.clone().try_cast::<Failure>() {
         return failure;
     }
-    // What `catch` makes of Rhai's own errors, thrown again.
-    let message = value.read_lock::<Map>().and_then(|map| map.get("message").map(ToString::to_string));
-    let message = message.unwrap_or_else(|| value.to_string());
-    Failure::script(if message.is_empty() { "the script threw an error without a message".into() } else { message })
+    // `throw #{ message: …, hint: … }`, or what `catch` makes of Rhai's own errors, thrown again.
+    let entry = |name: &str| value.read_lock::<Map>().and_then(|map| map.get(name).map(ToString::to_string));
+    let message = entry("message").unwrap_or_else(|| value.to_string());
+    let message = if message.is_empty() { "the script threw an error without a message".into() } else { message };
+    Failure { hint: entry("hint").filter(|hint| !hint.is_empty()), ..Failure::script(message) }
 }
 
 fn with_near(failure: Failure, name: &str, names: &[String]) -> Failure {
@@ -210,7 +211,7 @@ fn unknown_function(signature: &str, position: Position, source: &str, library: 
     let mut known = natives(&Reference::of(engine));
     known.extend(library.functions(source).into_iter().map(|(name, params)| Callable::scripted(name, params)));
     let method = is_method_call(&library.text(source).unwrap_or_default(), position);
-    match judge(&Call { name, method, args }, &known) {
+    match judge(&Call { name, method, args }, &known.iter().collect::<Vec<_>>()) {
         Some(fault) => fault.failure,
         // What a native function was called with inside may be known to Rhai alone.
         None => Failure::script(format!("wrong arguments: {name}({arguments})")),

@@ -151,7 +151,8 @@ fn or_current(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
-fn is_std(key: &str) -> bool {
+/// Whether a source comes with the program.
+pub fn is_std(key: &str) -> bool {
     key.starts_with("std/")
 }
 
@@ -320,10 +321,10 @@ impl Library {
         let circle = {
             let loading = self.loading.borrow();
             let chain: Vec<&str> = std::iter::once(script).chain(loading.iter().map(String::as_str)).collect();
-            chain.iter().position(|entry| *entry == key).map(|at| chain[at..].join(" → "))
+            chain.iter().position(|entry| *entry == key).map(|at| circle(&chain[at..], &key))
         };
-        if let Some(chain) = circle {
-            return Err(Failure::script(format!("imports form a circle: {chain} → {key}")).at(pos));
+        if let Some(failure) = circle {
+            return Err(failure.at(pos));
         }
         self.loading.borrow_mut().push(key.clone());
         let module = Module::eval_ast_as_new(Scope::new(), &ast, engine);
@@ -341,6 +342,12 @@ impl Library {
         self.modules.borrow_mut().insert(key, Rc::clone(&module));
         Ok(module)
     }
+}
+
+/// What is wrong with importing `key`, whose import led to this file by `chain`.
+pub fn circle(chain: &[&str], key: &str) -> Failure {
+    Failure::script(format!("imports form a circle: {} → {key}", chain.join(" → ")))
+        .with_hint("move what both need into a third file that imports neither")
 }
 
 /// Hands Rhai the session's modules.

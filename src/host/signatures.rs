@@ -95,8 +95,8 @@ pub struct Fault {
 }
 
 /// What is wrong with `call`, if anything, where `known` is all that can be called.
-pub fn judge(call: &Call, known: &[Callable]) -> Option<Fault> {
-    let same: Vec<&Callable> = known.iter().filter(|callable| callable.name == call.name).collect();
+pub fn judge(call: &Call, known: &[&Callable]) -> Option<Fault> {
+    let same: Vec<&Callable> = known.iter().filter(|callable| callable.name == call.name).copied().collect();
     if same.is_empty() {
         return Some(unknown(call, known));
     }
@@ -108,7 +108,7 @@ pub fn judge(call: &Call, known: &[Callable]) -> Option<Fault> {
     wrong_type(call, &fitting)
 }
 
-fn unknown(call: &Call, known: &[Callable]) -> Fault {
+fn unknown(call: &Call, known: &[&Callable]) -> Fault {
     let receiver = call.args.first().filter(|kind| call.method && !kind.is_empty());
     let message = match receiver {
         Some(kind) => format!("{kind} has no method `{}`", call.name),
@@ -120,10 +120,10 @@ fn unknown(call: &Call, known: &[Callable]) -> Fault {
 }
 
 /// "did you mean …?" with the signature.
-fn meant(call: &Call, known: &[Callable]) -> Option<String> {
+fn meant(call: &Call, known: &[&Callable]) -> Option<String> {
     let (space, last) = call.name.rsplit_once("::").unwrap_or(("", call.name));
     let receiver = call.args.first().filter(|_| call.method).map_or("", String::as_str);
-    let beside = |c: &&Callable| {
+    let beside = |c: &&&Callable| {
         let takes = c.param(0, call.method).is_none_or(|p| receiver.is_empty() || fits(&p.kind, receiver));
         c.namespace() == space && (!call.method || takes && c.arity(true) > 0)
     };
@@ -135,7 +135,7 @@ fn meant(call: &Call, known: &[Callable]) -> Option<String> {
             (c.arity(call.method) != call.args.len(), !own, c.scripted && call.method)
         })
     };
-    let near = nearest(last, known.iter().filter(beside).map(Callable::last_name));
+    let near = nearest(last, known.iter().filter(beside).map(|c| c.last_name()));
     if let Some(found) = near.and_then(|near| pick(near, true)) {
         return Some(format!("did you mean `{}`?", found.shown(call.method)));
     }
@@ -148,7 +148,9 @@ fn meant(call: &Call, known: &[Callable]) -> Option<String> {
         return Some(format!("it is a method of {kind}: `x.{}`", found.shown(true)));
     }
     match (call.method, found.params.first()) {
-        (true, Some(first)) => Some(format!("{} has it: `{}`", first.kind, found.shown(true))).filter(|_| !first.kind.is_empty()),
+        (true, Some(first)) => {
+            Some(format!("{} has it: `{}`", first.kind, found.shown(true))).filter(|_| !first.kind.is_empty())
+        }
         _ => Some(format!("did you mean `{}`?", found.shown(call.method))),
     }
 }
@@ -275,7 +277,12 @@ mod tests {
 
     fn native(name: &str, params: &[(&str, &str)]) -> Callable {
         let param = |(name, kind): &(&str, &str)| Param { name: (*name).into(), kind: (*kind).into() };
-        Callable { name: name.into(), params: params.iter().map(param).collect(), returns: String::new(), scripted: false }
+        Callable {
+            name: name.into(),
+            params: params.iter().map(param).collect(),
+            returns: String::new(),
+            scripted: false,
+        }
     }
 
     fn known() -> Vec<Callable> {
@@ -292,7 +299,10 @@ mod tests {
 
     fn said(name: &str, method: bool, args: &[&str]) -> (String, String) {
         let call = Call { name, method, args: args.iter().map(|arg| (*arg).to_owned()).collect() };
-        let fault = judge(&call, &known()).map(|fault| fault.failure).unwrap_or(Failure::script("fine"));
+        let known = known();
+        let fault = judge(&call, &known.iter().collect::<Vec<_>>())
+            .map(|fault| fault.failure)
+            .unwrap_or(Failure::script("fine"));
         (fault.message, fault.hint.unwrap_or_default())
     }
 
@@ -301,15 +311,37 @@ mod tests {
         let cases = [
             (said("tensor::eye", false, &["int"]), "fine", ""),
             (said("tensor::eye", false, &[""]), "fine", ""),
-            (said("tensor::eye", false, &["string"]), "n: expected an integer, got string", "it takes tensor::eye(n: int)"),
-            (said("tensor::zeors", false, &["array"]), "unknown function: tensor::zeors", "did you mean `tensor::zeros(shape)`?"),
-            (said("tensor::linear", false, &["int"]), "unknown function: tensor::linear",
-             "did you mean `nn::linear(in_features: int, out_features: int)`?"),
-            (said("tensor::reshape", false, &["", "array"]), "unknown function: tensor::reshape",
-             "it is a method of Tensor: `x.reshape(shape: array)`"),
-            (said("rehsape", true, &["Tensor", "array"]), "Tensor has no method `rehsape`", "did you mean `reshape(shape: array)`?"),
+            (
+                said("tensor::eye", false, &["string"]),
+                "n: expected an integer, got string",
+                "it takes tensor::eye(n: int)",
+            ),
+            (
+                said("tensor::zeors", false, &["array"]),
+                "unknown function: tensor::zeors",
+                "did you mean `tensor::zeros(shape)`?",
+            ),
+            (
+                said("tensor::linear", false, &["int"]),
+                "unknown function: tensor::linear",
+                "did you mean `nn::linear(in_features: int, out_features: int)`?",
+            ),
+            (
+                said("tensor::reshape", false, &["", "array"]),
+                "unknown function: tensor::reshape",
+                "it is a method of Tensor: `x.reshape(shape: array)`",
+            ),
+            (
+                said("rehsape", true, &["Tensor", "array"]),
+                "Tensor has no method `rehsape`",
+                "did you mean `reshape(shape: array)`?",
+            ),
             (said("reshape", true, &["int", "array"]), "int has no method `reshape`", "Tensor has it"),
-            (said("sum", true, &["Tensor", "int", "int"]), "sum: expected 0 or 1 arguments, got 2", "it takes sum() or sum(dim)"),
+            (
+                said("sum", true, &["Tensor", "int", "int"]),
+                "sum: expected 0 or 1 arguments, got 2",
+                "it takes sum() or sum(dim)",
+            ),
             (said("validate", false, &["", ""]), "validate: expected 1 argument, got 2", "it takes validate(x)"),
             (said("validate", true, &["int", ""]), "fine", ""),
         ];

@@ -117,7 +117,7 @@ impl<'a> Walker<'a> {
         let Some(frame) = self.frames.pop() else { return };
         for name in frame.names.into_iter().filter(|name| !name.read && !is_exempt(&name.name)) {
             let (code, what) = match name.kind {
-                Kind::Given => continue,
+                Kind::Given | Kind::Import(Target::Unknown) => continue,
                 Kind::Import(_) => ("unused-import", format!("nothing uses the import `{}`", name.name)),
                 Kind::Constant => ("unused-variable", format!("nothing reads the constant `{}`", name.name)),
                 Kind::Variable if name.assigned => {
@@ -126,8 +126,8 @@ impl<'a> Walker<'a> {
                 Kind::Variable => ("unused-variable", format!("nothing reads the variable `{}`", name.name)),
             };
             let hint = match name.kind {
-                Kind::Import(_) => "an import without `as` runs a module for what it does".to_owned(),
-                _ => format!("a name that begins with `_` is not looked at: `_{}`", name.name),
+                Kind::Import(_) => "leave it out, or only its `as …` if it is there for what it does".to_owned(),
+                _ => format!("leave it out, or call it `_{}`", name.name),
             };
             self.find(Severity::Warning, code, Failure::script(what).with_hint(hint), name.place, Some(&name.name));
         }

@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,7 +16,7 @@ use dbp_host::host::check::{self, Severity};
 use tempfile::TempDir;
 
 mod common;
-use common::{Ended, copy_folder, dbp_host};
+use common::{Ended, copy_folder};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts/errors")
@@ -53,10 +54,13 @@ fn workplace(name: &str) -> TempDir {
 fn said(name: &str) -> String {
     let outer = workplace(name);
     let place = outer.path().join("project");
-    let mut command = dbp_host(&place);
     let text = script(name);
     let flags = text.lines().next().and_then(|line| line.strip_prefix("// flags: ")).unwrap_or_default();
-    command.arg(format!("{name}.rhai")).args(flags.split_whitespace()).env("DBP_HOST_COUNTRY", "");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dbp-host"));
+    command.current_dir(&place).arg(format!("{name}.rhai")).args(["--threads", "1"]).args(flags.split_whitespace());
+    if !flags.contains("--device") {
+        command.args(["--device", "cpu"]);
+    }
     let ended = Ended::of(command.output().unwrap());
     let mut stderr = ended.stderr;
     for (folder, shown) in [(place.as_path(), "."), (outer.path(), "..")] {

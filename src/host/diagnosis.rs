@@ -6,13 +6,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use rhai::{Dynamic, Engine, EvalAltResult, Map, ParseErrorType, Position};
+use rhai::{Engine, EvalAltResult, Position};
 
-use super::errors::{Failure, Kind, Stop};
-use super::reference::Reference;
-use super::resolver::Library;
-use super::signatures::{Call, Callable, judge, natives, readable_type};
-use super::suggest::did_you_mean;
+use super::errors::{Failure, Kind};
+use super::explain::explain;
+use super::resolver::{Library, is_std};
+use super::syntax;
 
 /// `called from` lines shown at most.
 const MAX_CALLERS: usize = 8;
@@ -57,7 +56,7 @@ impl Diagnosis {
         let mut source = library.store.script_key().to_owned();
         let mut places = Vec::new();
         loop {
-            places.push((source.clone(), err.position()));
+            places.push((source.clone(), position_of(&err, &source, library)));
             match err {
                 EvalAltResult::ErrorInFunctionCall(_, callee, inner, _) => {
                     if !callee.is_empty() {
@@ -75,7 +74,13 @@ impl Diagnosis {
         let mut places: Vec<Place> =
             places.into_iter().filter_map(|(key, position)| Place::new(library, &key, position)).rev().collect();
         places.dedup_by(|a, b| (a.line, &a.key) == (b.line, &b.key));
+        let thrown_by_script =
+            matches!(&err, EvalAltResult::ErrorRuntime(value, _) if !value.is::<Failure>()) && is_std(&source);
         let failure = explain(err, &source, library, engine);
+        // What a module of the program refuses is the caller's slip, and is shown there.
+        if let Some(own) = places.iter().position(|place| !is_std(&place.key)).filter(|_| thrown_by_script) {
+            places.drain(..own);
+        }
         let place = (!places.is_empty()).then(|| places.remove(0));
         Self { place, callers: places, ..failure.into() }
     }
@@ -96,193 +101,14 @@ impl Place {
     }
 }
 
-/// The error itself in words, with a hint where one can be found.
-fn explain(mut err: EvalAltResult, source: &str, library: &Library, engine: &Engine) -> Failure {
-    let names = || declared_names(&library.text(source).unwrap_or_default());
-    let script = |text: String| Failure::script(text);
-    match &err {
-        EvalAltResult::ErrorRuntime(value, _) => thrown(value),
-        EvalAltResult::ErrorTerminated(token, _) => match token.clone().try_cast::<Stop>() {
-            Some(Stop::Failed(failure)) => failure,
-            Some(Stop::Interrupted) | None => script("the script was stopped".into()),
-        },
-        EvalAltResult::ErrorFunctionNotFound(signature, position) => {
-            unknown_function(signature, *position, source, library, engine)
+/// Where an error is, for people: an error of syntax may be where the line before ends.
+fn position_of(err: &EvalAltResult, source: &str, library: &Library) -> Position {
+    match err {
+        EvalAltResult::ErrorParsing(problem, position) => {
+            syntax::explain(problem, *position, &library.text(source).unwrap_or_default()).1
         }
-        EvalAltResult::ErrorVariableNotFound(name, _) => {
-            with_near(script(format!("unknown variable: {name}")), name, &names())
-        }
-        EvalAltResult::ErrorPropertyNotFound(name, _) => {
-            let words = words(&library.text(source).unwrap_or_default());
-            with_near(script(format!("the map has no entry `{name}`")), name, &words)
-        }
-        EvalAltResult::ErrorDotExpr(text, _) => match unknown_property(text) {
-            Some((name, owner)) => {
-                let known = function_names(engine, |name| name.strip_prefix("get$").map(str::to_owned));
-                with_near(script(format!("{owner} has no property `{name}`")), name, &known)
-            }
-            None => script(text.clone()),
-        },
-        EvalAltResult::ErrorModuleNotFound(name, _) => {
-            with_near(script(format!("unknown module: {name}")), name, &module_names(engine, names()))
-        }
-        EvalAltResult::ErrorStackOverflow(_) => {
-            script(format!("functions call each other too deeply (limit {})", engine.max_call_levels()))
-                .with_hint("a function that calls itself needs a case in which it does not")
-        }
-        EvalAltResult::ErrorParsing(ParseErrorType::VariableUndefined(name), _) => {
-            let hint = "functions see no variables from outside; hand them over as arguments";
-            let failure = with_near(script(format!("unknown variable: {name}")), name, &names());
-            if module_names(engine, Vec::new()).contains(name) {
-                return failure.with_hint(format!("`{name}` holds functions, which are called as `{name}::…`"));
-            }
-            if names().contains(name) { failure.with_hint(hint) } else { failure }
-        }
-        EvalAltResult::ErrorParsing(ParseErrorType::ModuleUndefined(name), _) => {
-            with_near(script(format!("unknown module: {name}")), name, &module_names(engine, names()))
-        }
-        EvalAltResult::ErrorParsing(problem, _) => {
-            let text = problem.to_string();
-            let failure = script(text.clone());
-            if text.contains("is a reserved") {
-                failure.with_hint("Rhai keeps this word for itself; choose another name")
-            } else {
-                failure
-            }
-        }
-        EvalAltResult::ErrorMismatchDataType(wanted, got, _)
-        | EvalAltResult::ErrorMismatchOutputType(wanted, got, _) => {
-            let (wanted, got) = (readable_types(wanted, engine), readable_types(got, engine));
-            let failure = script(format!("expected {wanted}, got {got}"));
-            match (wanted.as_str(), got.as_str()) {
-                ("bool", "Tensor") => {
-                    failure.with_hint("comparisons of tensors are elementwise: end with .all(), .any() or .item()")
-                }
-                _ => failure,
-            }
-        }
-        _ => {
-            err.clear_position();
-            script(readable_types(&err.to_string(), engine))
-        }
+        err => err.position(),
     }
-}
-
-/// The message of `throw value`.
-fn thrown(value: &Dynamic) -> Failure {
-    if let Some(failure) = value.clone().try_cast::<Failure>() {
-        return failure;
-    }
-    // `throw #{ message: …, hint: … }`, or what `catch` makes of Rhai's own errors, thrown again.
-    let entry = |name: &str| value.read_lock::<Map>().and_then(|map| map.get(name).map(ToString::to_string));
-    let message = entry("message").unwrap_or_else(|| value.to_string());
-    let message = if message.is_empty() { "the script threw an error without a message".into() } else { message };
-    Failure { hint: entry("hint").filter(|hint| !hint.is_empty()), ..Failure::script(message) }
-}
-
-fn with_near(failure: Failure, name: &str, names: &[String]) -> Failure {
-    Failure { hint: did_you_mean(name, names.iter().map(String::as_str)).or(failure.hint), ..failure }
-}
-
-/// Rhai's text for a getter that is missing, taken apart: property and type.
-fn unknown_property(text: &str) -> Option<(&str, &str)> {
-    let (name, rest) = text.strip_prefix("Unknown property '")?.split_once('\'')?;
-    let owner = rest.split_once("for type '")?.1.split('\'').next()?;
-    Some((name, owner))
-}
-
-/// `signature` is Rhai's, like `tensor::zeros (int, map)`.
-fn unknown_function(signature: &str, position: Position, source: &str, library: &Library, engine: &Engine) -> Failure {
-    let signature = readable_types(signature, engine);
-    let (name, arguments) = signature.split_once(" (").unwrap_or((&signature, ""));
-    let arguments = arguments.strip_suffix(')').unwrap_or(arguments);
-    if rhai_names_closure(name) {
-        let failure = Failure::script(format!("the function given cannot be called with ({arguments})"));
-        return failure.with_hint("it takes another number of arguments: compare what stands between its bars");
-    }
-    let args: Vec<String> =
-        arguments.split(", ").filter(|kind| !kind.is_empty()).map(|kind| readable_type(kind, engine)).collect();
-    if !name.contains(char::is_alphanumeric) {
-        return Failure::script(match args.as_slice() {
-            [a, b] => format!("cannot compute {a} {name} {b}"),
-            args => format!("cannot compute {name}{}", args.join(", ")),
-        });
-    }
-    let mut known = natives(&Reference::of(engine));
-    known.extend(library.functions(source).into_iter().map(|(name, params)| Callable::scripted(name, params)));
-    let method = is_method_call(&library.text(source).unwrap_or_default(), position);
-    match judge(&Call { name, method, args }, &known.iter().collect::<Vec<_>>()) {
-        Some(fault) => fault.failure,
-        // What a native function was called with inside may be known to Rhai alone.
-        None => Failure::script(format!("wrong arguments: {name}({arguments})")),
-    }
-}
-
-/// Whether the name at `position` is called on a value.
-pub(super) fn is_method_call(text: &str, position: Position) -> bool {
-    let (Some(line), Some(column)) = (position.line(), position.position()) else { return false };
-    let Some(line) = text.lines().nth(line - 1) else { return false };
-    let before: String = line.chars().take(column - 1).collect();
-    before.trim_end().ends_with('.')
-}
-
-/// Rhai's names for functions written as `|x| …`.
-fn rhai_names_closure(name: &str) -> bool {
-    name.starts_with("anon$")
-}
-
-/// Types in Rhai's messages as a script's author knows them.
-fn readable_types(text: &str, engine: &Engine) -> String {
-    let text = text.replace("&str | ImmutableString | String", "string");
-    let mut readable = String::with_capacity(text.len());
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let in_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
-        let end = rest.find(|c| !in_path(c)).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(if end == 0 { rest.chars().next().map_or(1, char::len_utf8) } else { end });
-        let is_type = matches!(word, "i64" | "f64") || word.starts_with(concat!(env!("CARGO_CRATE_NAME"), "::"));
-        readable.push_str(if is_type { engine.map_type_name(word) } else { word });
-        rest = after;
-    }
-    readable
-}
-
-fn function_names(engine: &Engine, pick: impl Fn(&str) -> Option<String> + Copy) -> Vec<String> {
-    engine.collect_fn_metadata(None, |info| pick(&info.metadata.name), true)
-}
-
-fn module_names(engine: &Engine, mut names: Vec<String>) -> Vec<String> {
-    let spaces = engine.collect_fn_metadata(None, |info| Some(info.namespace.to_string()), false);
-    names.extend(spaces.into_iter().filter(|name| !name.is_empty()));
-    names
-}
-
-/// All identifiers of a source.
-fn words(text: &str) -> Vec<String> {
-    let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
-    words.filter(|word| word.starts_with(|c: char| c.is_alphabetic() || c == '_')).map(str::to_owned).collect()
-}
-
-/// Identifiers that a source declares: variables, loop variables, parameters, imports.
-fn declared_names(text: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    for line in text.lines() {
-        let words = words(line);
-        for pair in words.windows(2) {
-            if matches!(pair[0].as_str(), "let" | "const" | "for" | "as") {
-                names.push(pair[1].clone());
-            }
-        }
-        let parameters = line
-            .split_once("fn ")
-            .and_then(|(_, rest)| rest.split_once('('))
-            .and_then(|(_, rest)| rest.split_once(')'));
-        let closure = line.split_once('|').and_then(|(_, rest)| rest.split_once('|'));
-        for (list, _) in [parameters, closure].into_iter().flatten() {
-            names.extend(self::words(list));
-        }
-    }
-    names
 }
 
 impl fmt::Display for Diagnosis {

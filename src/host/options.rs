@@ -3,7 +3,7 @@
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 
 use super::errors::{Failure, ScriptResult, script_error};
-use super::suggest::did_you_mean;
+use super::suggest::{did_you_mean, nearest};
 
 /// Reads a map key by key; [`OptionMap::finish`] refuses what is left.
 pub struct OptionMap<'a> {
@@ -42,7 +42,16 @@ impl<'a> OptionMap<'a> {
     /// The value of a key that has no default.
     pub fn need<T: FromOption>(&mut self, key: &'static str) -> ScriptResult<T> {
         let what = self.what;
-        self.get(key)?.ok_or_else(|| self.error(format!("{what}: the option {key} is missing")))
+        if let Some(value) = self.get(key)? {
+            return Ok(value);
+        }
+        // A key that was meant to be this one says more than that it is missing.
+        let slip = self.map.keys().find(|given| nearest(given, [key]).is_some());
+        Err(self.error(match slip {
+            Some(given) => Failure::script(format!("{what}: no option is named {given}"))
+                .with_hint(format!("did you mean `{key}`?")),
+            None => Failure::script(format!("{what}: the option {key} is missing")),
+        }))
     }
 
     /// A whole number that cannot be negative.

@@ -6,6 +6,7 @@ use rhai::Engine;
 
 use super::errors::Failure;
 use super::reference::{Function, Param, Reference, Role};
+use super::slips;
 use super::suggest::nearest;
 
 /// Signatures in a hint at most.
@@ -139,7 +140,9 @@ fn meant(call: &Call, known: &[&Callable]) -> Option<String> {
     if let Some(found) = near.and_then(|near| pick(near, true)) {
         return Some(format!("did you mean `{}`?", found.shown(call.method)));
     }
-    let found = pick(last, false)?;
+    let Some(found) = pick(last, false) else {
+        return if call.method { slips::method(last) } else { slips::function(last) };
+    };
     if call.method && !found.namespace().is_empty() {
         return Some(format!("it is a function: `{}`", found.shown(false)));
     }

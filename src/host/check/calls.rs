@@ -8,9 +8,9 @@ use super::keys::Answers;
 use super::names::Walker;
 use super::project::{File, Target};
 use crate::host::errors::Failure;
+use crate::host::explain::{module_hint, private, variable_called};
 use crate::host::reference::Reference;
 use crate::host::signatures::{Call, Callable, Fault, judge, natives};
-use crate::host::stdlib;
 use crate::host::suggest::did_you_mean;
 
 /// What Rhai calls without a function of that name.
@@ -134,8 +134,7 @@ impl<'a> Walker<'a> {
         let fault = self.judge_among(&call.name, call, false, "", &own);
         let Some(mut fault) = fault else { return self.check_keys(call, &call.name) };
         if fault.code == "unknown-function" && self.is_variable(&call.name) {
-            let hint = format!("`{0}` is a variable; what it holds is called with `{0}.call(…)`", call.name);
-            fault.failure.hint = Some(hint);
+            fault.failure.hint = Some(variable_called(&call.name));
         }
         self.report(fault, call, place, 0);
     }
@@ -181,15 +180,8 @@ impl<'a> Walker<'a> {
         let (own, file) = match self.space(&call.namespace) {
             Space::Native => (Vec::new(), None),
             Space::File(file) => {
-                if let Some(private) = file.functions.iter().find(|f| f.private && f.name == call.name.as_str()) {
-                    let what = format!("{name} is private to {}", self.project.library.store.shown(&file.key));
-                    let hint = format!("leave `private` out before `fn {}` to call it from here", private.name);
-                    return self.error(
-                        "unknown-function",
-                        Failure::script(what).with_hint(hint),
-                        place,
-                        Some(&call.name),
-                    );
+                if file.functions.iter().any(|f| f.private && f.name == call.name.as_str()) {
+                    return self.error("unknown-function", private(&name), place, Some(&call.name));
                 }
                 (exported(file, &call.namespace.to_string()), Some(file))
             }
@@ -265,10 +257,8 @@ impl<'a> Walker<'a> {
         names.sort_unstable();
         let hint = if self.is_imported_below(&root) {
             Some(format!("functions see the imports above them: move `import … as {root}` up"))
-        } else if stdlib::text(&root).is_some() {
-            Some(format!("bring it in with: import \"std/{root}\" as {root};"))
         } else {
-            did_you_mean(&root, names.iter().map(String::as_str))
+            module_hint(&root, &self.text(), &names)
         };
         self.error("unknown-module", Failure { hint, ..failure }, namespace.position(), Some(&root));
         Space::Unknown

@@ -11,7 +11,7 @@ use super::calls::Known;
 use super::finding::{Finding, Severity};
 use super::project::{File, Project, Target};
 use crate::host::errors::Failure;
-use crate::host::suggest::did_you_mean;
+use crate::host::explain::variable_hint;
 
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq)]
@@ -194,6 +194,11 @@ impl<'a> Walker<'a> {
 
     pub fn is_variable(&mut self, name: &str) -> bool {
         self.variable(name).is_some()
+    }
+
+    /// The source of the file.
+    pub fn text(&self) -> String {
+        self.project.library.text(&self.file.key).unwrap_or_default()
     }
 
     /// Names of variables and modules that can be seen here.
@@ -388,13 +393,12 @@ impl<'a> Walker<'a> {
     fn unknown_variable(&mut self, name: &str, place: Position) {
         let failure = Failure::script(format!("unknown variable: {name}"));
         let visible = self.visible();
-        let hint = did_you_mean(name, visible.iter().map(String::as_str));
         let hint = if self.known.has_namespace(name) || self.import(name).is_some() {
             Some(format!("`{name}` holds functions, which are called as `{name}::…`"))
         } else if self.function.is_some() && self.is_hidden_variable(name) {
             Some("functions see no variables from outside; hand them over as arguments".to_owned())
         } else {
-            hint
+            variable_hint(name, place, &self.text(), &visible)
         };
         self.error("unknown-variable", Failure { hint, ..failure }, place, Some(name));
     }

@@ -26,6 +26,27 @@ pub fn build(session: &Rc<Session>) -> Rc<Engine> {
 
 /// The same with functions of one's own on top.
 pub fn build_with(session: &Rc<Session>, extend: impl FnOnce(&mut Engine)) -> Rc<Engine> {
+    let mut engine = new(session);
+    extend(&mut engine);
+    keep(session, engine)
+}
+
+/// The same for looking at scripts without running them: code that can never run stays, and a name that nothing declares is no
+/// error of parsing, which would be the last one.
+pub fn build_to_check(session: &Rc<Session>) -> Rc<Engine> {
+    let mut engine = new(session);
+    engine.set_optimization_level(OptimizationLevel::None);
+    engine.set_strict_variables(false);
+    keep(session, engine)
+}
+
+fn keep(session: &Session, engine: Engine) -> Rc<Engine> {
+    let engine = Rc::new(engine);
+    session.set_engine(&engine);
+    engine
+}
+
+fn new(session: &Rc<Session>) -> Engine {
     let mut engine = Engine::new();
     engine.set_module_resolver(Resolver(Rc::downgrade(session)));
     engine.set_default_tag(Dynamic::from(Rc::clone(session)));
@@ -36,8 +57,6 @@ pub fn build_with(session: &Rc<Session>, extend: impl FnOnce(&mut Engine)) -> Rc
     // Folds `64 * 4`, so that it is a constant default of `arg`.
     engine.set_optimization_level(OptimizationLevel::Simple);
     engine.disable_symbol("eval");
-    engine.register_type_with_name::<i64>("int");
-    engine.register_type_with_name::<f64>("float");
 
     let printing = Rc::downgrade(session);
     engine.on_print(move |text| {
@@ -55,12 +74,24 @@ pub fn build_with(session: &Rc<Session>, extend: impl FnOnce(&mut Engine)) -> Rc
     let counting = Rc::downgrade(session);
     engine.on_progress(move |_| counting.upgrade().and_then(|session| progress(&session)).map(Dynamic::from));
 
-    errors::register(&mut engine);
-    api::register(&mut engine);
-    extend(&mut engine);
-    let engine = Rc::new(engine);
-    session.set_engine(&engine);
+    register(&mut engine);
     engine
+}
+
+/// An engine that knows everything scripts can call and has no session to run any of it in: for reference pages.
+pub fn described() -> Engine {
+    let mut engine = Engine::new();
+    engine.set_optimization_level(OptimizationLevel::None);
+    register(&mut engine);
+    engine
+}
+
+/// Types and functions.
+fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<i64>("int");
+    engine.register_type_with_name::<f64>("float");
+    errors::register(engine);
+    api::register(engine);
 }
 
 /// Asked at every script operation: whether to stop.
@@ -74,6 +105,9 @@ fn progress(session: &Session) -> Option<Stop> {
     }
     if session.interrupted() && !session.in_training() {
         return Some(Stop::Interrupted);
+    }
+    if !session.in_training() && session.edited() {
+        return Some(Stop::Restart);
     }
     if memory::is_low() && !session.in_training() {
         let failure = Failure::machine("the machine's memory is nearly used up, most of it by this script");

@@ -8,6 +8,7 @@ use std::fmt;
 
 use rhai::{Engine, EvalAltResult, Position};
 
+use super::captures;
 use super::errors::{Failure, Kind};
 use super::explain::explain;
 use super::resolver::{Library, is_std};
@@ -70,6 +71,11 @@ impl Diagnosis {
                 }
                 _ => break,
             }
+        }
+        if let EvalAltResult::ErrorDataRace(text, Position::NONE) = &err
+            && let Some(position) = library.text(&source).and_then(|all| captures::place(text, &all))
+        {
+            places.push((source.clone(), position));
         }
         let mut places: Vec<Place> =
             places.into_iter().filter_map(|(key, position)| Place::new(library, &key, position)).rev().collect();

@@ -14,6 +14,7 @@ use rhai::{Engine, EvalAltResult};
 
 pub mod api;
 pub mod args;
+mod captures;
 pub mod check;
 mod comments;
 pub mod convert;

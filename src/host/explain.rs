@@ -2,6 +2,7 @@
 
 use rhai::{Dynamic, Engine, EvalAltResult, Map, ParseErrorType, Position};
 
+use super::captures;
 use super::errors::{Failure, Stop};
 use super::reference::{Function, Reference, Role};
 use super::resolver::Library;
@@ -29,6 +30,7 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
             let words = words(&library.text(source).unwrap_or_default());
             with_near(script(format!("the map has no entry `{name}`")), name, &words)
         }
+        EvalAltResult::ErrorDataRace(text, _) if text.contains("of function") => captures::explain(text),
         EvalAltResult::ErrorModuleNotFound(name, _) => {
             let text = library.text(source).unwrap_or_default();
             let hint = module_hint(name, &text, &module_names(engine, imported_names(&text)));

@@ -170,36 +170,33 @@ mod functions {
     ///
     /// Options:
     /// - `model` (Model): what is trained
-    /// - `opt` (Optimizer): by which; without one, the script changes the weights itself
-    /// - `loader` (Loader): on what: for epochs, images per second and the list of files
-    /// - `val` (ValLoader): a validation loader, for the list of files
-    /// - `batch` (int): without a loader, the images or examples of a step, for images per second
-    /// - `steps_per_epoch` (int): without a loader, how many steps are an epoch; there are none if this is not given
-    /// - `recipe` (map): kept in `run.json`
-    /// - `name` (string, the script's): in `run.json`, and of the directory where a script makes several
-    /// - `log_every` (int, 10): steps between two lines of `metrics.jsonl`
+    /// - `opt` (Optimizer, none): what trains it
+    /// - `loader` (Loader, none): its training images, for epochs, images per second and the list of files
+    /// - `val` (ValLoader, none): its validation images, for the list of files
+    /// - `batch` (int, none): without a loader, the images or examples of a step, for images per second
+    /// - `steps_per_epoch` (int, none): without a loader, how many steps are an epoch
+    /// - `recipe` (map, none): kept in `run.json`
+    /// - `name` (string, the script's): the end of the directory's name
     /// - `validate_every` (int, 0): steps between two validations; 0 is at the end only
-    /// - `save_every` (int, as often as it validates, else 100): steps between two checkpoints
-    /// - `best` (string, `"val_loss"`): the logged figure that decides which checkpoint is the best; less is better where its name
+    /// - `log_every` (int, 10): steps between two lines of `metrics.jsonl`
+    /// - `save_every` (int, as often as it validates, 100 if it does not): steps between two checkpoints
+    /// - `best` (string, "val_loss"): the logged figure that decides which checkpoint is the best; less is better where its name
     ///   ends in `loss`, else more
-    /// - `energy` (map, Meter or bool): how its energy is metered: options of `energy::meter`, a meter of that, or `false` for not at
-    ///   all
+    /// - `energy` (map, Meter or false, metered): how its energy is metered: options of `energy::meter`, a meter of that, or
+    ///   `false` for not at all
     ///
     /// ```rhai
-    /// let images = data::open(#{ name: "wirebond", size: 32, count: 8 });
-    /// let loader = data::loader(images, #{ batch: 4, image_size: 32 });
-    /// let model = models::mae(#{
-    ///     image_size: 32, patch_size: 8, channels: images.channels, embed_dim: 16, depth: 1, num_heads: 2,
-    ///     decoder_embed_dim: 16, decoder_depth: 1, decoder_num_heads: 2,
-    /// });
-    /// let opt = optim::adamw(model, #{ lr: 1e-3 });
-    /// let run = run::start(#{ model: model, opt: opt, loader: loader, name: "short", energy: #{ country: "NL" } });
+    /// let layer = nn::linear(1, 1);
+    /// let opt = optim::adamw(layer, #{ lr: 0.1 });
+    /// let x = tensor::linspace(0, 1, 8).reshape([8, 1]);
+    /// let run = run::start(#{ model: layer, opt: opt, energy: false });
     /// for step in run.steps(2) {
-    ///     for batch in loader.micro(step) { model.loss(batch).backward(); }
+    ///     let loss = nn::mse_loss(layer.forward(x), 2 * x);
+    ///     loss.backward();
     ///     opt.step();
-    ///     run.log(#{ train_loss: model.last_loss() });
+    ///     run.log(#{ train_loss: loss });
     /// }
-    /// assert(run.step == 2);
+    /// assert(run.history("train_loss").len() == 2);
     /// ```
     #[rhai_fn(return_raw)]
     pub fn start(ctx: NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
@@ -252,8 +249,7 @@ mod functions {
             record.insert("normalization".to_owned(), json!(loader.loader.normalization()));
             registry.set_trained_on(Some(trained_on(loader)));
         }
-        let own_optimizer = optimizer.as_ref().map(|optimizer| &*optimizer.0);
-        let carried = carried(&session, registry, own_optimizer, &mut record);
+        let carried = carried(&session, registry, optimizer.as_ref().map(|optimizer| &*optimizer.0), &mut record);
         let train = loader.as_ref().map(|train| ("train", train.loader.dataset().clone()));
         let val = val.as_ref().map(|val| ("val", val.loader.dataset().clone()));
         let parts: Vec<(&str, Dataset)> = train.into_iter().chain(val).collect();

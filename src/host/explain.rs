@@ -2,7 +2,6 @@
 
 use rhai::{Dynamic, Engine, EvalAltResult, Map, ParseErrorType, Position};
 
-use super::captures;
 use super::errors::{Failure, Stop};
 use super::reference::{Function, Reference, Role};
 use super::resolver::Library;
@@ -36,7 +35,6 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
             let hint = module_hint(name, &text, &module_names(engine, imported_names(&text)));
             Failure { hint, ..script(format!("unknown module: {name}")) }
         }
-        EvalAltResult::ErrorDataRace(text, _) if text.contains("of function") => captures::explain(text),
         EvalAltResult::ErrorStackOverflow(_) => {
             script(format!("functions call each other too deeply (limit {})", engine.max_call_levels()))
                 .with_hint("a function that calls itself needs a case in which it does not")

@@ -9,6 +9,8 @@
 
 use rhai::{Engine, FnAccess};
 
+use super::convert;
+
 /// What a function is to a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -212,9 +214,10 @@ pub fn type_name(engine: &Engine, rust: &str) -> String {
         "Map" => "map".into(),
         "Blob" => "blob".into(),
         "FnPtr" => "function".into(),
-        other => match other.strip_suffix("Handle") {
-            Some(ours) => ours.to_owned(),
-            None => engine.map_type_name(other).to_owned(),
+        other => match (convert::shown(other), other.strip_suffix("Handle")) {
+            (Some(shown), _) => shown.to_owned(),
+            (None, Some(ours)) => ours.to_owned(),
+            (None, None) => engine.map_type_name(other).to_owned(),
         },
     }
 }

@@ -10,6 +10,7 @@ use super::data::BatchHandle;
 use super::models::{ModelHandle, Network};
 use super::segmentation::{class_names, encoder_state, tuned_config};
 use super::tensor::{TensorHandle, size};
+use crate::host::convert::Classes;
 use crate::host::errors::{ScriptResult, check_arg, script_error};
 use crate::host::options::{FromOption, OptionMap};
 use crate::host::session::Session;
@@ -43,7 +44,7 @@ mod functions {
     pub fn classifier(
         ctx: NativeCallContext,
         encoder: ModelHandle,
-        classes: Dynamic,
+        classes: Classes,
         options: Map,
     ) -> ScriptResult<ModelHandle> {
         let mut options = OptionMap::new(&ctx, "models::classifier", options);

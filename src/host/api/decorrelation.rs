@@ -9,6 +9,7 @@ use tch::Kind;
 use super::models::{ModelHandle, Network};
 use super::schedule::ScheduleHandle;
 use super::tensor::size;
+use crate::host::convert::Patterns;
 use crate::host::errors::{ScriptResult, script_error};
 use crate::host::options::{FromOption, OptionMap};
 use crate::host::say::say;
@@ -190,7 +191,7 @@ mod methods {
     pub fn decorrelate(
         ctx: NativeCallContext,
         model: &mut ModelHandle,
-        patterns: Dynamic,
+        patterns: Patterns,
         options: Map,
     ) -> ScriptResult<Array> {
         let mut options = OptionMap::new(&ctx, "decorrelate", options);
@@ -220,7 +221,7 @@ mod methods {
     pub fn decorrelate_by_default(
         ctx: NativeCallContext,
         model: &mut ModelHandle,
-        patterns: Dynamic,
+        patterns: Patterns,
     ) -> ScriptResult<Array> {
         decorrelate(ctx, model, patterns, Map::new())
     }
@@ -274,7 +275,7 @@ mod methods {
     pub fn probe_correlation(
         ctx: NativeCallContext,
         model: &mut ModelHandle,
-        patterns: Dynamic,
+        patterns: Patterns,
         options: Map,
     ) -> ScriptResult<Array> {
         let mut options = OptionMap::new(&ctx, "probe_correlation", options);
@@ -293,7 +294,11 @@ mod methods {
 
     /// The same with the default options.
     #[rhai_fn(name = "probe_correlation", return_raw, pure)]
-    pub fn probe_by_default(ctx: NativeCallContext, model: &mut ModelHandle, patterns: Dynamic) -> ScriptResult<Array> {
+    pub fn probe_by_default(
+        ctx: NativeCallContext,
+        model: &mut ModelHandle,
+        patterns: Patterns,
+    ) -> ScriptResult<Array> {
         probe_correlation(ctx, model, patterns, Map::new())
     }
 

@@ -11,6 +11,7 @@ use crate::energy::config::Config;
 use crate::energy::meter::Meter;
 use crate::energy::reading::Reading;
 use crate::host::args::free;
+use crate::host::convert::Figures;
 use crate::host::energy::{Asked, gpus_of};
 use crate::host::errors::{ScriptResult, script_error};
 use crate::host::options::OptionMap;
@@ -143,7 +144,7 @@ mod methods {
 
     /// Ends the meter and returns its last reading.
     #[rhai_fn(return_raw, pure)]
-    pub fn stop(ctx: NativeCallContext, meter: &mut MeterHandle) -> ScriptResult<Dynamic> {
+    pub fn stop(ctx: NativeCallContext, meter: &mut MeterHandle) -> ScriptResult<Figures> {
         let last = with(&ctx, meter, "stop", Meter::stop)?;
         let map = reading_map(&last);
         meter.state.borrow_mut().last = Some(last);
@@ -155,7 +156,7 @@ mod methods {
     /// with `kwh` (overhead included), `joules` (without), `sources` (an array of `#{ source, measured, joules }`), and, where
     /// something went wrong, `gap_s`, `missed_reads`, `resets`, `problem`. What is not known is not there.
     #[rhai_fn(return_raw, pure)]
-    pub fn reading(ctx: NativeCallContext, meter: &mut MeterHandle) -> ScriptResult<Dynamic> {
+    pub fn reading(ctx: NativeCallContext, meter: &mut MeterHandle) -> ScriptResult<Figures> {
         if let Some(last) = &meter.state.borrow().last {
             return Ok(reading_map(last));
         }

@@ -6,7 +6,7 @@ use rhai::plugin::*;
 use rhai::{Array, Blob, Dynamic, Engine, FLOAT, INT, ImmutableString, NativeCallContext};
 
 use crate::host::args;
-use crate::host::convert;
+use crate::host::convert::{self, Number};
 use crate::host::errors::{ScriptResult, check_arg, script_error};
 use crate::host::session::Session;
 
@@ -35,7 +35,7 @@ mod globals {
 
     /// A number as text with so many digits behind the point: `fixed(2.0 / 3.0, 3)` is `"0.667"`.
     #[rhai_fn(return_raw)]
-    pub fn fixed(ctx: NativeCallContext, number: Dynamic, digits: INT) -> ScriptResult<String> {
+    pub fn fixed(ctx: NativeCallContext, number: Number, digits: INT) -> ScriptResult<String> {
         let number = convert::float(&ctx, "number", &number)?;
         check_arg(&ctx, (0..=17).contains(&digits), || format!("digits: expected 0 to 17, got {digits}"))?;
         Ok(format!("{number:.*}", digits as usize))

@@ -10,6 +10,7 @@ use tch::{Kind, Tensor};
 use super::data::BatchHandle;
 use super::tensor::{TensorHandle, size};
 use super::{classification, segmentation};
+use crate::host::convert::{MaybeInt, MaybeMap, MaybePair};
 use crate::host::errors::{Failure, ScriptResult, script_error};
 use crate::host::options::{ImageSize, OptionMap};
 use crate::host::session::Session;
@@ -239,7 +240,7 @@ mod methods {
 
     /// What the pixels of its training images were normalized with, `#{ mean, std }`, for `data::batches`; `()` if nobody said.
     #[rhai_fn(get = "normalization", pure)]
-    pub fn normalization(model: &mut ModelHandle) -> Dynamic {
+    pub fn normalization(model: &mut ModelHandle) -> MaybeMap {
         let numbers = |values: Vec<f32>| -> Array { values.into_iter().map(|x| Dynamic::from(f64::from(x))).collect() };
         model.registry().trained_on().map_or(Dynamic::UNIT, |said| {
             Map::from([("mean".into(), numbers(said.mean).into()), ("std".into(), numbers(said.std).into())]).into()
@@ -255,7 +256,7 @@ mod methods {
 
     /// The side of the images it was made for, in pixels: a number, or `[height, width]`; `()` for a layer on its own.
     #[rhai_fn(get = "image_size", pure)]
-    pub fn image_size(model: &mut ModelHandle) -> Dynamic {
+    pub fn image_size(model: &mut ModelHandle) -> MaybePair {
         model.encoder_config().map_or(Dynamic::UNIT, |config| match config.image_size {
             (height, width) if height == width => height.into(),
             (height, width) => Dynamic::from_array(vec![height.into(), width.into()]),
@@ -264,7 +265,7 @@ mod methods {
 
     /// Channels of the images it takes; `()` for a layer on its own.
     #[rhai_fn(get = "channels", pure)]
-    pub fn channels(model: &mut ModelHandle) -> Dynamic {
+    pub fn channels(model: &mut ModelHandle) -> MaybeInt {
         model.encoder_config().map_or(Dynamic::UNIT, |config| config.channels.into())
     }
 

@@ -1,13 +1,14 @@
 //! `nn`: layers and functions on tensors that the models are made of, for checking an idea.
 
 use rhai::plugin::*;
-use rhai::{Dynamic, Engine, INT, Map, NativeCallContext};
+use rhai::{Engine, INT, Map, NativeCallContext};
 use tch::Kind;
 
 use super::classification::entropy;
 use super::decorrelation::decorrelate_all;
 use super::models::{ModelHandle, Network};
 use super::tensor::{TensorHandle, size};
+use crate::host::convert::Pair;
 use crate::host::errors::{ScriptResult, check_arg, script_error};
 use crate::host::options::{FromOption, ImageSize, OptionMap};
 use crate::host::session::Session;
@@ -31,7 +32,7 @@ fn new_linear(ctx: &NativeCallContext, in_features: INT, out_features: INT) -> S
 fn new_conv2d(
     ctx: &NativeCallContext,
     (in_channels, out_channels): (INT, INT),
-    kernel: Dynamic,
+    kernel: Pair,
     options: &mut OptionMap,
 ) -> ScriptResult<ModelHandle> {
     let kernel = ImageSize::from_option(kernel)
@@ -96,7 +97,7 @@ mod functions {
         ctx: NativeCallContext,
         in_channels: INT,
         out_channels: INT,
-        kernel: Dynamic,
+        kernel: Pair,
         options: Map,
     ) -> ScriptResult<ModelHandle> {
         let mut options = OptionMap::new(&ctx, "nn::conv2d", options);
@@ -113,7 +114,7 @@ mod functions {
         ctx: NativeCallContext,
         in_channels: INT,
         out_channels: INT,
-        kernel: Dynamic,
+        kernel: Pair,
         options: Map,
     ) -> ScriptResult<ModelHandle> {
         let mut options = OptionMap::new(&ctx, "nn::decor_conv2d", options);

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use rhai::plugin::*;
-use rhai::{Dynamic, Engine, FLOAT, Map, NativeCallContext};
+use rhai::{Engine, FLOAT, Map, NativeCallContext};
 
 use super::models::ModelHandle;
-use crate::host::convert;
+use crate::host::convert::{self, Number};
 use crate::host::errors::{ScriptResult, script_error};
 use crate::host::options::OptionMap;
 use crate::train::{AdamW, AdamWConfig};
@@ -49,7 +49,7 @@ mod functions {
 mod methods {
     /// One update at learning rate `lr`: folds the gradients of decorrelated layers, steps, clears all gradients.
     #[rhai_fn(name = "step", return_raw, pure)]
-    pub fn step_at(ctx: NativeCallContext, optimizer: &mut OptimizerHandle, lr: Dynamic) -> ScriptResult<()> {
+    pub fn step_at(ctx: NativeCallContext, optimizer: &mut OptimizerHandle, lr: Number) -> ScriptResult<()> {
         let lr = convert::float(&ctx, "lr", &lr)?;
         optimizer.0.step(lr).map_err(|err| script_error(&ctx, err))
     }

@@ -1,9 +1,9 @@
 //! `schedule`: learning rates by step.
 
 use rhai::plugin::*;
-use rhai::{Dynamic, Engine, FLOAT, INT, Map, NativeCallContext};
+use rhai::{Engine, FLOAT, INT, Map, NativeCallContext};
 
-use crate::host::convert;
+use crate::host::convert::{self, Number};
 use crate::host::errors::{ScriptResult, script_error};
 use crate::host::options::OptionMap;
 use crate::schedule::{Ramp, Schedule};
@@ -36,7 +36,7 @@ fn ramp(options: &mut OptionMap) -> ScriptResult<Ramp> {
 mod functions {
     /// One rate for every step.
     #[rhai_fn(return_raw)]
-    pub fn constant(ctx: NativeCallContext, lr: Dynamic) -> ScriptResult<ScheduleHandle> {
+    pub fn constant(ctx: NativeCallContext, lr: Number) -> ScriptResult<ScheduleHandle> {
         let lr = convert::float(&ctx, "lr", &lr)?;
         checked(&ctx, Schedule::Constant(lr))
     }

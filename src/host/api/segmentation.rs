@@ -11,7 +11,7 @@ use super::data::BatchHandle;
 use super::models::{ModelHandle, Network, PictureHandle, check_classes, check_size, masks};
 use super::tensor::{TensorHandle, size};
 use crate::confusion::Confusion;
-use crate::host::convert;
+use crate::host::convert::{self, Classes, MaybeFloat};
 use crate::host::errors::{ScriptResult, check_arg, script_error};
 use crate::host::options::{ImageSize, OptionMap};
 use crate::host::session::Session;
@@ -100,7 +100,7 @@ mod functions {
     pub fn upernet(
         ctx: NativeCallContext,
         encoder: ModelHandle,
-        classes: Dynamic,
+        classes: Classes,
         options: Map,
     ) -> ScriptResult<ModelHandle> {
         let mut options = OptionMap::new(&ctx, "models::upernet", options);
@@ -140,7 +140,7 @@ mod functions {
 
     /// An empty confusion matrix for `classes`, an array of names or a number: `scores.add(batch, model.predict(batch))`.
     #[rhai_fn(return_raw)]
-    pub fn scores(ctx: NativeCallContext, classes: Dynamic) -> ScriptResult<ScoresHandle> {
+    pub fn scores(ctx: NativeCallContext, classes: Classes) -> ScriptResult<ScoresHandle> {
         let names = super::class_names(&ctx, &classes)?;
         if !(1..=4096).contains(&names.len()) {
             return Err(script_error(&ctx, format!("classes: expected 1 to 4096, got {}", names.len())));
@@ -237,19 +237,19 @@ mod methods {
 
     /// Mean over classes of intersection over union; a class neither annotated nor predicted is left out. `()` without pixels.
     #[rhai_fn(get = "miou", pure)]
-    pub fn miou(scores: &mut ScoresHandle) -> Dynamic {
+    pub fn miou(scores: &mut ScoresHandle) -> MaybeFloat {
         super::optional(scores.confusion.borrow().miou())
     }
 
     /// Share of labeled pixels that are right; `()` without pixels.
     #[rhai_fn(get = "pixel_accuracy", pure)]
-    pub fn pixel_accuracy(scores: &mut ScoresHandle) -> Dynamic {
+    pub fn pixel_accuracy(scores: &mut ScoresHandle) -> MaybeFloat {
         super::optional(scores.confusion.borrow().pixel_accuracy())
     }
 
     /// Mean over annotated classes of the share of their pixels that are found; `()` without pixels.
     #[rhai_fn(get = "mean_accuracy", pure)]
-    pub fn mean_accuracy(scores: &mut ScoresHandle) -> Dynamic {
+    pub fn mean_accuracy(scores: &mut ScoresHandle) -> MaybeFloat {
         super::optional(scores.confusion.borrow().mean_accuracy())
     }
 

@@ -15,7 +15,7 @@ use options::{Edges, config, jitter, normalization, normalized};
 use super::tensor::TensorHandle;
 use crate::data::classes::palette_color;
 use crate::data::{self, Crop, DataError, Dataset, Loader, Segmentation, ValLoader};
-use crate::host::convert;
+use crate::host::convert::{self, Number};
 use crate::host::errors::{self, Failure, ScriptResult, check_arg, script_error, unplaced};
 use crate::host::options::OptionMap;
 use crate::host::session::Session;
@@ -293,7 +293,7 @@ mod methods {
     /// A reproducible part: a fraction of the images (a float, rounded down) or a number of them. It does not depend on the
     /// run's seed, so that runs over several seeds share their images.
     #[rhai_fn(return_raw, pure)]
-    pub fn subset(ctx: NativeCallContext, dataset: &mut DatasetHandle, part: Dynamic) -> ScriptResult<DatasetHandle> {
+    pub fn subset(ctx: NativeCallContext, dataset: &mut DatasetHandle, part: Number) -> ScriptResult<DatasetHandle> {
         subset_with_seed(ctx, dataset, part, 0)
     }
 
@@ -302,7 +302,7 @@ mod methods {
     pub fn subset_with_seed(
         ctx: NativeCallContext,
         dataset: &mut DatasetHandle,
-        part: Dynamic,
+        part: Number,
         seed: INT,
     ) -> ScriptResult<DatasetHandle> {
         let seed = whole(&ctx, "seed", seed)? as u64;
@@ -316,7 +316,7 @@ mod methods {
     /// `#{ train, val }`: a fraction held out for validation, at least one image. Folders named `train` and `val` are
     /// taken as they are. The split does not depend on the run's seed: runs over several seeds share a validation set.
     #[rhai_fn(return_raw, pure)]
-    pub fn split(ctx: NativeCallContext, dataset: &mut DatasetHandle, fraction: Dynamic) -> ScriptResult<Map> {
+    pub fn split(ctx: NativeCallContext, dataset: &mut DatasetHandle, fraction: Number) -> ScriptResult<Map> {
         split_with_seed(ctx, dataset, fraction, 0)
     }
 
@@ -325,7 +325,7 @@ mod methods {
     pub fn split_with_seed(
         ctx: NativeCallContext,
         dataset: &mut DatasetHandle,
-        fraction: Dynamic,
+        fraction: Number,
         seed: INT,
     ) -> ScriptResult<Map> {
         let fraction = convert::float(&ctx, "fraction", &fraction)?;

@@ -13,6 +13,7 @@ use super::optim::OptimizerHandle;
 use super::tensor::TensorHandle;
 use crate::data::Dataset;
 use crate::host::args::to_json;
+use crate::host::convert::MaybeMap;
 use crate::host::errors::{Failure, ScriptResult, script_error, unplaced};
 use crate::host::options::{OptionMap, number};
 use crate::host::progress::Progress;
@@ -406,14 +407,14 @@ mod methods {
 
     /// What training has cost so far, as `energy::meter`'s `reading` gives it; `()` where energy is not metered.
     #[rhai_fn(get = "energy", pure)]
-    pub fn energy(run: &mut RunHandle) -> Dynamic {
+    pub fn energy(run: &mut RunHandle) -> MaybeMap {
         run.run.borrow_mut().cost().map_or(Dynamic::UNIT, crate::host::api::energy::reading_map)
     }
 
     /// The best validation so far, `#{ val_loss, step }`, or with the name of `run::start`'s `best` in the place of
     /// `val_loss`; `()` before the first one.
     #[rhai_fn(get = "best", pure)]
-    pub fn best(run: &mut RunHandle) -> Dynamic {
+    pub fn best(run: &mut RunHandle) -> MaybeMap {
         run.run.borrow().best().map_or(Dynamic::UNIT, |best| {
             let figure = (best.figure.as_str().into(), best.value.into());
             Map::from([figure, ("step".into(), (best.step as INT).into())]).into()

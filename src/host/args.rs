@@ -155,7 +155,7 @@ fn collect(
             }
             Some(ASTNode::Stmt(Stmt::Import(import, _))) => match &import.0 {
                 Expr::StringConstant(path, pos) => {
-                    session.library.import(session, engine, key, path, *pos).and_then(|(module, ast)| {
+                    session.library.import(engine, key, path, *pos).and_then(|(module, ast)| {
                         if !seen.insert(module.clone()) {
                             return Ok(());
                         }

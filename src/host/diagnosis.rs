@@ -10,7 +10,7 @@ use rhai::{Dynamic, Engine, EvalAltResult, Map, ParseErrorType, Position};
 
 use super::errors::{Failure, Kind, Stop};
 use super::reference::{Reference, Role};
-use super::session::Session;
+use super::resolver::Library;
 use super::suggest::did_you_mean;
 
 /// `called from` lines shown at most.
@@ -54,8 +54,8 @@ impl From<Failure> for Diagnosis {
 }
 
 impl Diagnosis {
-    pub fn of(mut err: EvalAltResult, session: &Session, engine: &Engine) -> Self {
-        let mut source = session.library.store.script_key().to_owned();
+    pub fn of(mut err: EvalAltResult, library: &Library, engine: &Engine) -> Self {
+        let mut source = library.store.script_key().to_owned();
         let mut places = Vec::new();
         loop {
             places.push((source.clone(), err.position()));
@@ -74,21 +74,21 @@ impl Diagnosis {
             }
         }
         let mut places: Vec<Place> =
-            places.into_iter().filter_map(|(key, position)| Place::new(session, &key, position)).rev().collect();
+            places.into_iter().filter_map(|(key, position)| Place::new(library, &key, position)).rev().collect();
         places.dedup_by(|a, b| (a.line, &a.key) == (b.line, &b.key));
-        let failure = explain(err, &source, session, engine);
+        let failure = explain(err, &source, library, engine);
         let place = (!places.is_empty()).then(|| places.remove(0));
         Self { place, callers: places, ..failure.into() }
     }
 }
 
 impl Place {
-    fn new(session: &Session, key: &str, position: Position) -> Option<Self> {
+    fn new(library: &Library, key: &str, position: Position) -> Option<Self> {
         let line = position.line()?;
-        let text = session.source_text(key).and_then(|text| Some(text.lines().nth(line - 1)?.to_owned()));
+        let text = library.text(key).and_then(|text| Some(text.lines().nth(line - 1)?.to_owned()));
         Some(Self {
             key: key.to_owned(),
-            file: session.library.store.shown(key),
+            file: library.store.shown(key),
             line,
             column: position.position().unwrap_or(0),
             text: text.unwrap_or_default(),
@@ -97,8 +97,8 @@ impl Place {
 }
 
 /// The error itself in words, with a hint where one can be found.
-fn explain(mut err: EvalAltResult, source: &str, session: &Session, engine: &Engine) -> Failure {
-    let names = || declared_names(&session.source_text(source).unwrap_or_default());
+fn explain(mut err: EvalAltResult, source: &str, library: &Library, engine: &Engine) -> Failure {
+    let names = || declared_names(&library.text(source).unwrap_or_default());
     let script = |text: String| Failure::script(text);
     match &err {
         EvalAltResult::ErrorRuntime(value, _) => thrown(value),
@@ -106,12 +106,12 @@ fn explain(mut err: EvalAltResult, source: &str, session: &Session, engine: &Eng
             Some(Stop::Failed(failure)) => failure,
             Some(Stop::Interrupted) | None => script("the script was stopped".into()),
         },
-        EvalAltResult::ErrorFunctionNotFound(signature, _) => unknown_function(signature, source, session, engine),
+        EvalAltResult::ErrorFunctionNotFound(signature, _) => unknown_function(signature, source, library, engine),
         EvalAltResult::ErrorVariableNotFound(name, _) => {
             with_near(script(format!("unknown variable: {name}")), name, &names())
         }
         EvalAltResult::ErrorPropertyNotFound(name, _) => {
-            let words = words(&session.source_text(source).unwrap_or_default());
+            let words = words(&library.text(source).unwrap_or_default());
             with_near(script(format!("the map has no entry `{name}`")), name, &words)
         }
         EvalAltResult::ErrorDotExpr(text, _) => match unknown_property(text) {
@@ -189,7 +189,7 @@ fn unknown_property(text: &str) -> Option<(&str, &str)> {
 }
 
 /// `signature` is Rhai's, like `tensor::zeros (int, map)`.
-fn unknown_function(signature: &str, source: &str, session: &Session, engine: &Engine) -> Failure {
+fn unknown_function(signature: &str, source: &str, library: &Library, engine: &Engine) -> Failure {
     let signature = readable_types(signature, engine);
     let full = signature.split(" (").next().unwrap_or(&signature);
     let arguments = signature.strip_prefix(full).unwrap_or("").trim_start();
@@ -198,7 +198,7 @@ fn unknown_function(signature: &str, source: &str, session: &Session, engine: &E
         return failure.with_hint("it takes another number of arguments: compare what stands between its bars");
     }
     let mut known = signatures(engine);
-    known.extend(session.library.functions(source));
+    known.extend(library.functions(source));
     let mut same: Vec<&[String]> =
         known.iter().filter(|(name, _)| name == full).map(|(_, params)| params.as_slice()).collect();
     if same.is_empty() {

@@ -103,7 +103,7 @@ pub fn report(outcome: &Outcome) -> i32 {
 /// Runs the session's script on this thread, which needs [`engine::STACK_BYTES`] of stack: see [`on_script_thread`].
 pub fn execute(session: &Rc<Session>) -> Outcome {
     let engine = engine::build(session);
-    let result = session.library.script(session, &engine).and_then(|ast| {
+    let result = session.library.script(&engine).and_then(|ast| {
         args::prepare(session, &engine, &ast)?;
         engine.run_ast(&ast)
     });
@@ -119,7 +119,7 @@ fn outcome(result: ScriptResult<()>, session: &Session, engine: &Engine) -> Outc
     let Err(err) = result else { return Outcome::Done };
     match stop_of(&err) {
         Some(Stop::Interrupted) => Outcome::Interrupted,
-        _ => Outcome::Failed(Box::new(Diagnosis::of(*err, session, engine))),
+        _ => Outcome::Failed(Box::new(Diagnosis::of(*err, &session.library, engine))),
     }
 }
 

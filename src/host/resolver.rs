@@ -14,7 +14,7 @@ use rhai::{AST, ASTNode, Engine, EvalAltResult, Expr, Module, ModuleResolver, Po
 
 use super::comments;
 use super::errors::{Failure, ScriptResult};
-use super::session::{Session, Source};
+use super::session::Session;
 use super::stdlib;
 use super::suggest::did_you_mean;
 
@@ -203,9 +203,19 @@ pub fn key_of_import(path: &str, importer: &str) -> Result<String, Failure> {
     })
 }
 
+/// A source text as it was compiled.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Path from the script's folder with its extension, or `std/....rhai` for modules out of the binary.
+    pub key: String,
+    pub text: String,
+}
+
 /// All sources of a session, compiled.
 pub struct Library {
     pub store: SourceStore,
+    /// The script first, then its imports in the order of their resolution.
+    sources: RefCell<Vec<Source>>,
     asts: RefCell<HashMap<String, Rc<AST>>>,
     modules: RefCell<HashMap<String, Shared<Module>>>,
     /// Keys of the modules whose top level runs right now, outermost first.
@@ -214,17 +224,28 @@ pub struct Library {
 
 impl Library {
     pub fn new(store: SourceStore) -> Self {
-        Self { store, asts: RefCell::default(), modules: RefCell::default(), loading: RefCell::default() }
+        let (sources, asts) = (RefCell::default(), RefCell::default());
+        Self { store, sources, asts, modules: RefCell::default(), loading: RefCell::default() }
+    }
+
+    /// What was read so far, by key: the script first.
+    pub fn sources(&self) -> Vec<(String, String)> {
+        self.sources.borrow().iter().map(|source| (source.key.clone(), source.text.clone())).collect()
+    }
+
+    /// The text of a source, if it was read.
+    pub fn text(&self, key: &str) -> Option<String> {
+        self.sources.borrow().iter().find(|source| source.key == key).map(|source| source.text.clone())
     }
 
     /// The compiled script.
     ///
     /// # Errors
     /// If it cannot be read or parsed.
-    pub fn script(&self, session: &Session, engine: &Engine) -> ScriptResult<Rc<AST>> {
+    pub fn script(&self, engine: &Engine) -> ScriptResult<Rc<AST>> {
         let key = self.store.script_key();
         let missing = || Failure::usage(format!("cannot read the script {}", self.store.shown(key)));
-        self.compile(session, engine, key)?.ok_or_else(|| missing().at(Position::NONE))
+        self.compile(engine, key)?.ok_or_else(|| missing().at(Position::NONE))
     }
 
     /// The compiled module that `import "path"` means in `importer`, with its key.
@@ -233,14 +254,13 @@ impl Library {
     /// At `pos` if there is no such module or it is refused; inside the module if it does not parse.
     pub fn import(
         &self,
-        session: &Session,
         engine: &Engine,
         importer: &str,
         path: &str,
         pos: Position,
     ) -> ScriptResult<(String, Rc<AST>)> {
         let key = key_of_import(path, importer).map_err(|err| err.at(pos))?;
-        let ast = self.compile(session, engine, &key).map_err(|err| match *err {
+        let ast = self.compile(engine, &key).map_err(|err| match *err {
             EvalAltResult::ErrorRuntime(failure, _) => EvalAltResult::ErrorRuntime(failure, pos).into(),
             _ => Box::new(EvalAltResult::ErrorInModule(key.clone(), err, pos)),
         })?;
@@ -254,13 +274,13 @@ impl Library {
         })
     }
 
-    fn compile(&self, session: &Session, engine: &Engine, key: &str) -> ScriptResult<Option<Rc<AST>>> {
+    fn compile(&self, engine: &Engine, key: &str) -> ScriptResult<Option<Rc<AST>>> {
         if let Some(ast) = self.asts.borrow().get(key) {
             return Ok(Some(Rc::clone(ast)));
         }
         let Some(text) = self.store.read(key).map_err(|err| err.at(Position::NONE))? else { return Ok(None) };
         let plain = comments::neutralize(&text);
-        session.sources.borrow_mut().push(Source { key: key.to_owned(), text });
+        self.sources.borrow_mut().push(Source { key: key.to_owned(), text });
         let mut ast = engine.compile(plain).map_err(EvalAltResult::from)?;
         ast.set_source(key);
         let ast = Rc::new(ast);
@@ -291,15 +311,8 @@ impl Library {
         functions.collect()
     }
 
-    fn module(
-        &self,
-        session: &Session,
-        engine: &Engine,
-        importer: &str,
-        path: &str,
-        pos: Position,
-    ) -> ScriptResult<Shared<Module>> {
-        let (key, ast) = self.import(session, engine, importer, path, pos)?;
+    fn module(&self, engine: &Engine, importer: &str, path: &str, pos: Position) -> ScriptResult<Shared<Module>> {
+        let (key, ast) = self.import(engine, importer, path, pos)?;
         if let Some(module) = self.modules.borrow().get(&key) {
             return Ok(Rc::clone(module));
         }
@@ -343,7 +356,7 @@ impl ModuleResolver for Resolver {
     ) -> ScriptResult<Shared<Module>> {
         let session = self.0.upgrade().expect("the engine's tag keeps the session");
         let importer = source.unwrap_or(session.library.store.script_key());
-        session.library.module(&session, engine, importer, path, pos)
+        session.library.module(engine, importer, path, pos)
     }
 }
 

@@ -16,7 +16,7 @@ use super::session::{Options, Session};
 use crate::data::Dataset;
 use crate::train::TrainError;
 use crate::train::checkpoint::replace_file;
-use crate::train::experiment::{self, Experiment, Sources};
+use crate::train::experiment::{self, Experiment};
 use crate::train::record::write_skipped;
 use crate::train::run::{Run, Status};
 
@@ -173,8 +173,7 @@ pub fn skipped(datasets: &[Dataset]) -> Vec<(String, String)> {
 
 fn start_experiment(session: &Session) -> Result<Experiment, Failure> {
     let about = about(session);
-    let sources: Sources =
-        session.sources.borrow().iter().map(|source| (source.key.clone(), source.text.clone())).collect();
+    let sources = session.library.sources();
     let started = match &session.options.resume {
         Some(root) => Experiment::resume(root, about, sources)?,
         None => {

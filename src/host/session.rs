@@ -79,21 +79,12 @@ impl Parameter {
     }
 }
 
-/// A source text as it was compiled: the script itself first, then its imports in the order of their resolution.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// Path from the script's folder with its extension, or `std/....rhai` for modules out of the binary.
-    pub key: String,
-    pub text: String,
-}
-
 /// Where the script's output goes.
 type Printer = Box<dyn Fn(&str)>;
 
 pub struct Session {
     pub options: Options,
     pub parameters: RefCell<Vec<Parameter>>,
-    pub sources: RefCell<Vec<Source>>,
     /// The values of `--set` and of a resumed run, by parameter.
     pub(super) given: Given,
     pub(super) library: Library,
@@ -121,7 +112,6 @@ impl Session {
         let sandbox = Sandbox::new(&options, &store, &given)?;
         Ok(Rc::new(Self {
             parameters: RefCell::default(),
-            sources: RefCell::default(),
             given,
             library: Library::new(store),
             sandbox,
@@ -253,10 +243,5 @@ impl Session {
     /// The folder of the script.
     pub fn script_folder(&self) -> PathBuf {
         self.sandbox.script_folder().to_owned()
-    }
-
-    /// The text of a source, if it was read.
-    pub fn source_text(&self, key: &str) -> Option<String> {
-        self.sources.borrow().iter().find(|source| source.key == key).map(|source| source.text.clone())
     }
 }

@@ -192,9 +192,7 @@ mod functions {
         let mut datasets = vec![loader.loader.dataset().clone()];
         datasets.extend(val.as_ref().map(|val| val.loader.dataset().clone()));
         let started = || -> Result<Run, TrainError> {
-            let sources = session.sources.borrow();
-            let sources = sources.iter().map(|source| (source.key.clone(), source.text.clone())).collect();
-            write_sources(&dir, &sources)?;
+            write_sources(&dir, &session.library.sources())?;
             write_files(&dir, &datasets)?;
             Run::start(Setup {
                 dir: dir.clone(),

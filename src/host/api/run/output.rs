@@ -81,9 +81,7 @@ mod functions {
         record.insert("name".to_owned(), json!(name));
         record.extend(runs::about(&session));
         let started = || -> Result<SharedOutput, TrainError> {
-            let sources = session.sources.borrow();
-            let sources = sources.iter().map(|source| (source.key.clone(), source.text.clone())).collect();
-            write_sources(&dir, &sources)?;
+            write_sources(&dir, &session.library.sources())?;
             Output::start(dir.clone(), record, data)
         };
         let output = started().map_err(|err| script_error(&ctx, err))?;

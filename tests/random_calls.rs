@@ -58,24 +58,30 @@ fn random_calls_end_in_values_or_errors() {
         let died = run_process(folder.path(), next, end);
         let done = lines(&folder.path().join("tallies.txt"));
         done.iter().for_each(|line| total.add(line));
-        findings.extend(lines(&folder.path().join("findings.txt")));
+        let mut new = lines(&folder.path().join("findings.txt"));
         next += done.len() as u64;
         if let Some(how) = died {
             // A hang is among the findings already; the round goes no further.
             let last = std::fs::read_to_string(folder.path().join("last.txt")).unwrap_or_default();
-            findings.push(format!("{how} at {last}"));
+            new.push(format!("{how} at {last}"));
             next += 1;
         }
+        new.iter().for_each(|finding| note(finding));
+        findings.append(&mut new);
     }
     println!("{}", total.text());
-    if let Ok(report) = std::env::var("DBP_RANDOM_REPORT") {
-        let never: Vec<&String> = total.called.difference(&total.succeeded).collect();
-        let report_text = format!("{}\n\n{}\n\nnever succeeded: {never:#?}\n", total.text(), findings.join("\n"));
-        std::fs::write(report, report_text).unwrap();
-    }
+    note(&total.text());
+    note(&format!("never succeeded: {:#?}", total.called.difference(&total.succeeded)));
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
     assert!(total.calls >= (rounds * CALLS_PER_ROUND) as usize, "calls were left out: {}", total.text());
     assert!(total.successes * 100 >= total.calls * 15, "too few calls succeed to tell anything: {}", total.text());
+}
+
+/// Adds to the report, if one is asked for.
+fn note(text: &str) {
+    if let Ok(report) = std::env::var("DBP_RANDOM_REPORT") {
+        judge::append(Path::new(&report), text);
+    }
 }
 
 /// Runs rounds `first` to `end` in a process with bounded memory; how it died, if it did.

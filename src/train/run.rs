@@ -28,6 +28,10 @@ use crate::energy::config::Config;
 use crate::energy::reading::Reading;
 use crate::nn::{DecorState, Registry};
 
+/// Names of the logs in a run's directory.
+const METRICS: &str = "metrics.jsonl";
+const LAYERS: &str = "layers.jsonl";
+
 /// `state.json` of a checkpoint.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct State {
@@ -129,8 +133,8 @@ impl Run {
             None => State { lr_fraction: 1.0, ..State::default() },
         };
         record::account_for_loss(&setup.dir, state.wall_s, state.energy.as_ref(), &mut setup.record)?;
-        let metrics = LineLog::open(&setup.dir.join("metrics.jsonl"), state.metrics_bytes)?;
-        let layers = LineLog::open(&setup.dir.join("layers.jsonl"), state.layers_bytes)?;
+        let metrics = LineLog::open(&setup.dir.join(METRICS), state.metrics_bytes)?;
+        let layers = LineLog::open(&setup.dir.join(LAYERS), state.layers_bytes)?;
         let events = tensorboard::open(&setup.dir.join("tensorboard"), state.step)?;
         let wall = Duration::from_secs_f64(state.wall_s);
         let cost = Cost::start(setup.energy.as_ref(), state.energy, wall, &mut setup.record);
@@ -164,6 +168,8 @@ impl Run {
 
     /// The directory has been moved: the first of several runs becomes a child of their parent.
     pub fn set_dir(&mut self, dir: PathBuf) {
+        self.metrics.set_path(dir.join(METRICS));
+        self.layers.set_path(dir.join(LAYERS));
         self.setup.dir = dir;
     }
 

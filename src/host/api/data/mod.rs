@@ -163,6 +163,8 @@ pub fn register(engine: &mut Engine) {
     engine.register_type_with_name::<LoaderHandle>("Loader");
     engine.register_type_with_name::<ValLoaderHandle>("ValLoader");
     engine.register_type_with_name::<BatchHandle>("Batch");
+    engine.register_type_with_name::<MicroBatches>("MicroBatches");
+    engine.register_type_with_name::<ValPass>("ValBatches");
     engine.register_iterator_result::<MicroBatches, BatchHandle>();
     engine.register_iterator_result::<ValPass, BatchHandle>();
     engine.register_static_module("data", exported_module!(functions).into());

@@ -14,7 +14,7 @@ use super::tensor::TensorHandle;
 use crate::data::Dataset;
 use crate::host::args::to_json;
 use crate::host::convert::MaybeMap;
-use crate::host::errors::{Failure, ScriptResult, script_error, unplaced};
+use crate::host::errors::{Failure, ScriptResult, in_words, script_error, unplaced};
 use crate::host::options::{OptionMap, number};
 use crate::host::progress::Progress;
 use crate::host::runs::{self, SharedRun};
@@ -46,6 +46,7 @@ pub struct RunHandle {
 
 pub fn register(engine: &mut Engine) {
     engine.register_type_with_name::<RunHandle>("Run");
+    engine.register_type_with_name::<Steps>("Steps");
     engine.register_iterator_result::<Steps, INT>();
     let mut functions = exported_module!(functions);
     output::register(engine, &mut functions);
@@ -126,7 +127,7 @@ fn logged(ctx: &NativeCallContext, name: &str, value: Dynamic) -> ScriptResult<V
     if let Ok(flag) = value.as_bool() {
         return Ok(json!(flag));
     }
-    let shown = value.type_name().to_owned();
+    let shown = in_words(ctx.engine(), &value);
     value.into_string().map(Value::String).map_err(|_| {
         script_error(ctx, format!("log: {name}: expected a number, text or a tensor of one value, got {shown}"))
     })

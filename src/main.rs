@@ -9,6 +9,7 @@ use dbp_host::host::device::DeviceChoice;
 use dbp_host::host::energy::command::CommandOptions;
 use dbp_host::host::energy::{Asked, EnergyOptions};
 use dbp_host::host::export::{ExportOptions, FormatChoice};
+use dbp_host::host::reference::command as reference;
 use dbp_host::host::{self, Options};
 
 /// Runs vision pre-training experiments written as short Rhai scripts.
@@ -35,6 +36,8 @@ enum Command {
     Export(ExportArgs),
     /// Say what this machine has for training and metering: what was found, what is missing, what to do
     Doctor(DoctorArgs),
+    /// Write the script reference as Markdown pages, with definitions for editors
+    Api(ApiArgs),
     /// Run any program and say what it cost in energy and CO₂, by the meter that runs have
     Energy(EnergyArgs),
 }
@@ -83,6 +86,17 @@ struct DoctorArgs {
 
     #[command(flatten)]
     grid: GridArgs,
+}
+
+#[derive(clap::Args)]
+struct ApiArgs {
+    /// Folder of the pages
+    #[arg(value_name = "DIR", default_value = reference::USUAL_FOLDER)]
+    folder: PathBuf,
+
+    /// Write nothing; exit with 1 and name the pages that are stale
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(clap::Args)]
@@ -185,6 +199,7 @@ fn main() -> ExitCode {
     let code = match cli.command {
         Some(Command::Export(args)) => export(args),
         Some(Command::Doctor(args)) => host::energy::doctor::doctor(&args.runs, args.grid.into(), args.json),
+        Some(Command::Api(args)) => reference::api(&args.folder, args.check),
         Some(Command::Energy(args)) => energy(args),
         None => run(cli.run),
     };

@@ -31,8 +31,6 @@ pub fn build(session: &Rc<Session>) -> Rc<Engine> {
     // Folds `64 * 4`, so that it is a constant default of `arg`.
     engine.set_optimization_level(OptimizationLevel::Simple);
     engine.disable_symbol("eval");
-    engine.register_type_with_name::<i64>("int");
-    engine.register_type_with_name::<f64>("float");
 
     let printing = Rc::downgrade(session);
     engine.on_print(move |text| {
@@ -50,11 +48,26 @@ pub fn build(session: &Rc<Session>) -> Rc<Engine> {
     let counting = Rc::downgrade(session);
     engine.on_progress(move |_| counting.upgrade().and_then(|session| progress(&session)).map(Dynamic::from));
 
-    errors::register(&mut engine);
-    api::register(&mut engine);
+    register(&mut engine);
     let engine = Rc::new(engine);
     session.set_engine(&engine);
     engine
+}
+
+/// An engine that knows everything scripts can call and has no session to run any of it in: for reference pages.
+pub fn described() -> Engine {
+    let mut engine = Engine::new();
+    engine.set_optimization_level(OptimizationLevel::None);
+    register(&mut engine);
+    engine
+}
+
+/// Types and functions.
+fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<i64>("int");
+    engine.register_type_with_name::<f64>("float");
+    errors::register(engine);
+    api::register(engine);
 }
 
 /// Asked at every script operation: whether to stop.

@@ -188,26 +188,54 @@ impl Stop {
 
 /// Makes [`Failure`] pleasant in `catch (err)`: `err.message`, `err.hint`, `print(err)`.
 pub fn register(engine: &mut Engine) {
-    engine.register_type_with_name::<Failure>("error");
+    engine.register_global_module(exported_module!(types).into());
     engine.register_global_module(exported_module!(failure_api).into());
+}
+
+#[allow(dead_code, non_camel_case_types)] // Names and comments are what the macro reads.
+#[export_module]
+mod types {
+    /// What `catch (err)` gets where a function of the host failed. What a script throws itself is what it threw.
+    ///
+    /// ```rhai
+    /// let problem = ();
+    /// try {
+    ///     models::vit(#{ image_sise: 32 });
+    /// } catch (err) {
+    ///     problem = err;
+    /// }
+    /// ```
+    pub type error = Failure;
 }
 
 #[allow(clippy::unwrap_used)] // Rhai's macro makes them for `&mut` parameters, after it has checked the types.
 #[export_module]
 mod failure_api {
     /// What went wrong.
+    ///
+    /// ```rhai
+    /// assert(problem.message == "models::vit: the option image_size is missing");
+    /// ```
     #[rhai_fn(get = "message", pure)]
     pub fn message(err: &mut Failure) -> String {
         err.message.clone()
     }
 
     /// What would fix it; empty where nothing is known.
+    ///
+    /// ```rhai
+    /// assert(problem.hint.is_empty());
+    /// ```
     #[rhai_fn(get = "hint", pure)]
     pub fn hint(err: &mut Failure) -> String {
         err.hint.clone().unwrap_or_default()
     }
 
     /// The message as text.
+    ///
+    /// ```rhai
+    /// assert(problem.to_string() == problem.message);
+    /// ```
     #[rhai_fn(name = "to_string", name = "to_debug", pure)]
     pub fn to_text(err: &mut Failure) -> String {
         err.message.clone()

@@ -5,11 +5,21 @@
 //!
 //! - options, so that `check` knows the keys a map may have: a line that begins with `Options:`, maybe naming functions whose
 //!   options are taken too (``Options: those of `models::vit`, and``), then a list, ``- `key` (type, default): meaning``;
-//! - an example, in a fence of ```` ```rhai ````, that is run as a test.
+//! - an example, in a fence of ```` ```rhai ````, that is run as a test, behind the setup of its subject ([`topics`]).
 
 use rhai::{Engine, FnAccess};
 
 use super::convert;
+
+pub mod command;
+mod definitions;
+mod markdown;
+pub mod pages;
+mod signatures;
+mod standard;
+pub mod std_modules;
+pub mod subjects;
+pub mod topics;
 
 /// What a function is to a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,8 +186,7 @@ fn read(engine: &Engine, info: &rhai::FuncInfo, standard: bool) -> Option<Functi
 
 /// Whether a parameter is of a kind of number that no script has: all of theirs are `int` and `float`.
 fn out_of_reach(param: &str) -> bool {
-    const KINDS: [&str; 12] =
-        ["i8", "u8", "i16", "u16", "i32", "u32", "u64", "i128", "u128", "isize", "usize", "f32"];
+    const KINDS: [&str; 12] = ["i8", "u8", "i16", "u16", "i32", "u32", "u64", "i128", "u128", "isize", "usize", "f32"];
     let mut words = param.split(|c: char| !c.is_alphanumeric() && c != '_');
     param.contains("Range<FLOAT") || words.any(|word| KINDS.contains(&word))
 }
@@ -227,6 +236,9 @@ pub fn type_name(engine: &Engine, rust: &str) -> String {
         "FnPtr" => "function".into(),
         range if range.starts_with("Range<") => "range".into(),
         range if range.starts_with("RangeInclusive<") => "range=".into(),
+        "Failure" => "error".into(),
+        "Steps" => "steps for a loop".into(),
+        "MicroBatches" | "ValPass" => "batches for a loop".into(),
         other => match (convert::shown(other), other.strip_suffix("Handle")) {
             (Some(shown), _) => shown.to_owned(),
             (None, Some(ours)) => ours.to_owned(),

@@ -120,7 +120,11 @@ impl Maker<'_> {
             let argument = if function.name == "sleep" {
                 // Waiting is what it is for.
                 self.dice.pick(&["0", "0.001", "-1", "(0.0 / 0.0)", "-1e308", "word"]).to_owned()
-            } else if self.dice.percent(88) { self.fitting(function, param) } else { self.anything() };
+            } else if self.dice.percent(88) {
+                self.fitting(function, param)
+            } else {
+                self.anything()
+            };
             arguments.push(argument);
         }
         // One argument too few or too many.
@@ -209,7 +213,9 @@ impl Maker<'_> {
     fn by_name(&mut self, name: &str) -> String {
         match name {
             "shape" | "size" | "sizes" => dice::shape(self.dice),
-            "dim" | "dims" => self.dice.pick(&["0", "1", "-1", "[0, 1]", "[-1]", "[1, 0]", "[2, 0, 1]", "[]"]).to_owned(),
+            "dim" | "dims" => {
+                self.dice.pick(&["0", "1", "-1", "[0, 1]", "[-1]", "[1, 0]", "[2, 0, 1]", "[]"]).to_owned()
+            }
             "values" => {
                 let depth = self.dice.below(4);
                 dice::values(self.dice, depth)

@@ -202,7 +202,9 @@ pub fn round(folder: &Path, seed: u64, count: usize, log: &mut Log, panics: &Sha
             }
             Outcome::Value(shown) => {
                 let shown = shown.into_string().unwrap_or_default();
-                if let Some(ugly) = ["dbp_host::", "rhai::", "alloc::", "Handle"].iter().find(|part| shown.contains(*part)) {
+                if let Some(ugly) =
+                    ["dbp_host::", "rhai::", "alloc::", "Handle"].iter().find(|part| shown.contains(*part))
+                {
                     log.finding(&format!("shown with {ugly}: {shown} in {text}"));
                 }
                 if shown.len() < 100_000 {
@@ -227,7 +229,9 @@ pub fn round(folder: &Path, seed: u64, count: usize, log: &mut Log, panics: &Sha
 fn wrap(dice: &mut Dice, call: &Call) -> String {
     let text = &call.text;
     match dice.below(20) {
-        0 => format!("{{ let value = (); try {{ value = {{ {text} }}; }} catch (err) {{ value = `${{err}}`; }} value }}"),
+        0 => {
+            format!("{{ let value = (); try {{ value = {{ {text} }}; }} catch (err) {{ value = `${{err}}`; }} value }}")
+        }
         1 => format!("{{ let n = 0; for x in {{ {text} }} {{ print(x); n += 1; if n > 2 {{ break; }} }} n }}"),
         2 => format!("{{ let work = || {{ {text} }}; work.call() }}"),
         _ => text.clone(),

@@ -151,10 +151,20 @@ const KNOWN: &[(&str, Keys)] = &[
             ("layer_decay", &["0.75", "1"]),
         ],
     ),
-    ("schedule::cosine", &[("lr", &["1e-3", "1"]), ("total", &["10", "3"]), MORE, ("warmup", &["2"]), ("min_lr", &["1e-6"])]),
+    (
+        "schedule::cosine",
+        &[("lr", &["1e-3", "1"]), ("total", &["10", "3"]), MORE, ("warmup", &["2"]), ("min_lr", &["1e-6"])],
+    ),
     (
         "schedule::polynomial",
-        &[("lr", &["1e-3"]), ("total", &["10"]), MORE, ("warmup", &["2"]), ("min_lr", &["0"]), ("power", &["0.9", "2"])],
+        &[
+            ("lr", &["1e-3"]),
+            ("total", &["10"]),
+            MORE,
+            ("warmup", &["2"]),
+            ("min_lr", &["0"]),
+            ("power", &["0.9", "2"]),
+        ],
     ),
     (
         "data::open",

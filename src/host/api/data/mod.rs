@@ -160,8 +160,6 @@ impl Iterator for ValPass {
 
 pub fn register(engine: &mut Engine) {
     engine.register_global_module(exported_module!(types).into());
-    engine.register_type_with_name::<MicroBatches>("MicroBatches");
-    engine.register_type_with_name::<ValPass>("ValBatches");
     engine.register_iterator_result::<MicroBatches, BatchHandle>();
     engine.register_iterator_result::<ValPass, BatchHandle>();
     engine.register_static_module("data", exported_module!(functions).into());
@@ -190,6 +188,12 @@ mod types {
     /// let loader = data::loader(images, #{ batch: 4, image_size: 32 });
     /// ```
     pub type Loader = LoaderHandle;
+
+    /// The micro-batches of one step, for a `for` loop.
+    pub type MicroBatches = super::MicroBatches;
+
+    /// One pass over validation batches, for a `for` loop.
+    pub type ValBatches = ValPass;
 
     /// Batches in file order, for validation and prediction.
     ///

@@ -46,7 +46,6 @@ pub struct RunHandle {
 
 pub fn register(engine: &mut Engine) {
     engine.register_global_module(exported_module!(types).into());
-    engine.register_type_with_name::<Steps>("Steps");
     engine.register_iterator_result::<Steps, INT>();
     let mut functions = exported_module!(functions);
     output::register(engine, &mut functions);
@@ -149,6 +148,9 @@ mod types {
     /// let run = run::start(#{ model: model, opt: opt, loader: loader, log_every: 1 });
     /// ```
     pub type Run = RunHandle;
+
+    /// The steps of a run that are left, for a `for` loop.
+    pub type Steps = super::Steps;
 }
 
 /// Training runs: their steps, their figures, their directories.

@@ -16,6 +16,8 @@ use super::syntax;
 
 /// `called from` lines shown at most.
 const MAX_CALLERS: usize = 8;
+/// Characters of a message at most: it may quote a text of the script.
+const MAX_MESSAGE: usize = 2000;
 /// Columns of a source line shown at most.
 const MAX_WIDTH: usize = 100;
 const TAB: usize = 4;
@@ -82,10 +84,14 @@ impl Diagnosis {
         places.dedup_by(|a, b| (a.line, &a.key) == (b.line, &b.key));
         let thrown_by_script =
             matches!(&err, EvalAltResult::ErrorRuntime(value, _) if !value.is::<Failure>()) && is_std(&source);
-        let failure = explain(err, &source, library, engine);
+        let mut failure = explain(err, &source, library, engine);
         // What a module of the program refuses is the caller's slip, and is shown there.
         if let Some(own) = places.iter().position(|place| !is_std(&place.key)).filter(|_| thrown_by_script) {
             places.drain(..own);
+        }
+        if let Some((at, _)) = failure.message.char_indices().nth(MAX_MESSAGE) {
+            failure.message.truncate(at);
+            failure.message.push('…');
         }
         let place = (!places.is_empty()).then(|| places.remove(0));
         Self { place, callers: places, ..failure.into() }

@@ -15,7 +15,7 @@ use super::tensor::TensorHandle;
 use crate::data::Dataset;
 use crate::host::args::to_json;
 use crate::host::convert::MaybeMap;
-use crate::host::errors::{Failure, ScriptResult, check_arg, script_error, unplaced};
+use crate::host::errors::{Failure, ScriptResult, check_arg, in_words, script_error, unplaced};
 use crate::host::options::{OptionMap, number};
 use crate::host::progress::Progress;
 use crate::host::runs::{self, SharedRun};
@@ -133,7 +133,7 @@ fn logged(ctx: &NativeCallContext, name: &str, value: Dynamic) -> ScriptResult<V
     if let Ok(flag) = value.as_bool() {
         return Ok(json!(flag));
     }
-    let shown = value.type_name().to_owned();
+    let shown = in_words(ctx.engine(), &value);
     value.into_string().map(Value::String).map_err(|_| {
         script_error(ctx, format!("log: {name}: expected a number, text or a tensor of one value, got {shown}"))
     })
@@ -156,7 +156,7 @@ mod types {
     /// ```
     pub type Run = RunHandle;
 
-    /// What `run.steps(total)` gives, for a `for` loop.
+    /// The steps of a run that are left, for a `for` loop.
     pub type Steps = super::Steps;
 }
 

@@ -31,6 +31,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Try tensors, models and data at a prompt, with history, completion and help
+    Repl(ReplArgs),
     /// Write a model's weights for timm, the MAE release or Hugging Face, decorrelation folded in
     Export(ExportArgs),
     /// Say what this machine has for training and metering: what was found, what is missing, what to do
@@ -133,6 +135,41 @@ struct ExportArgs {
     checkpoint: Option<String>,
 }
 
+/// Reads from a terminal, or else all of standard input, statement by statement, until the first error.
+#[derive(clap::Args)]
+struct ReplArgs {
+    /// Where tensors live: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+
+    /// Seed of all randomness, over the inputs' own
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// Processor threads for libtorch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+
+    /// Folder that run directories are made in
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+
+    /// Let inputs read this folder too; they read the current folder
+    #[arg(long, value_name = "DIR")]
+    allow_read: Vec<PathBuf>,
+
+    /// Script operations allowed in one input, or from one training step to the next
+    #[arg(long, value_name = "N", default_value_t = Options::MAX_OPERATIONS)]
+    max_operations: u64,
+
+    /// Largest tensor an input may make, in bytes
+    #[arg(long, value_name = "N", default_value_t = Options::MAX_TENSOR_BYTES)]
+    max_tensor_bytes: u64,
+
+    #[command(flatten, next_help_heading = "Energy and CO₂")]
+    grid: GridArgs,
+}
+
 #[derive(clap::Args)]
 struct RunArgs {
     /// Script to run; not needed with --resume
@@ -183,6 +220,7 @@ struct RunArgs {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = match cli.command {
+        Some(Command::Repl(args)) => repl(args),
         Some(Command::Export(args)) => export(args),
         Some(Command::Doctor(args)) => host::energy::doctor::doctor(&args.runs, args.grid.into(), args.json),
         Some(Command::Energy(args)) => energy(args),
@@ -216,6 +254,24 @@ fn run(args: RunArgs) -> i32 {
         max_operations: args.max_operations,
         max_tensor_bytes: args.max_tensor_bytes,
         energy: args.grid.into(),
+    })
+}
+
+fn repl(args: ReplArgs) -> i32 {
+    let device = match args.device.resolve() {
+        Ok(device) => device,
+        Err(err) => return host::report(&err.into()),
+    };
+    host::repl::repl(Options {
+        runs: args.runs,
+        device,
+        seed: args.seed,
+        threads: args.threads.map(usize::from),
+        allow_read: args.allow_read,
+        max_operations: args.max_operations,
+        max_tensor_bytes: args.max_tensor_bytes,
+        energy: args.grid.into(),
+        ..Options::new("repl.rhai")
     })
 }
 

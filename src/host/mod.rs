@@ -3,6 +3,7 @@
 //! [`run`] reads a script, finds its parameters, runs it on a thread of its own, and turns whatever comes out into an
 //! exit code and, where something is wrong, a message for the person who wrote the script.
 
+use std::any::Any;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -25,6 +26,7 @@ mod memory;
 pub mod options;
 pub mod progress;
 pub mod reference;
+pub mod repl;
 pub mod resolver;
 pub mod runs;
 mod sandbox;
@@ -146,21 +148,24 @@ pub fn on_script_thread(work: impl FnOnce() -> Outcome + Send) -> Outcome {
             Ok(handle) => handle.join().unwrap_or_else(Err),
             Err(err) => return Failure::machine(format!("cannot start a thread: {err}")).into(),
         };
-        result.unwrap_or_else(|payload| {
-            let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-            let place = PANIC_PLACE
-                .lock()
-                .ok()
-                .and_then(|mut place| place.take())
-                .map_or(String::new(), |at| format!(" ({at})"));
-            let first = text.unwrap_or("no message").lines().next().unwrap_or_default().to_owned();
-            Failure::machine(format!("internal error: {first}{place}"))
-                .with_hint(
-                    "this is a bug in dbp-host, not in your script; please report it with the script that shows it",
-                )
-                .into()
-        })
+        result.unwrap_or_else(internal_error)
     })
+}
+
+/// What `work` answers, or a panic inside as an outcome.
+fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Outcome> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(internal_error)
+}
+
+/// A panic as an outcome.
+fn internal_error(payload: Box<dyn Any + Send>) -> Outcome {
+    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+    let place =
+        PANIC_PLACE.lock().ok().and_then(|mut place| place.take()).map_or(String::new(), |at| format!(" ({at})"));
+    let first = text.unwrap_or("no message").lines().next().unwrap_or_default().to_owned();
+    Failure::machine(format!("internal error: {first}{place}"))
+        .with_hint("this is a bug in dbp-host, not in your script; please report it with the script that shows it")
+        .into()
 }
 
 /// Where the script's thread panicked.

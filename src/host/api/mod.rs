@@ -8,17 +8,17 @@
 use rhai::Engine;
 
 mod classification;
-mod data;
+pub(in crate::host) mod data;
 mod decorrelation;
 mod energy;
 mod globals;
-mod models;
+pub(in crate::host) mod models;
 mod nn;
 mod optim;
 mod run;
 mod schedule;
 mod segmentation;
-mod tensor;
+pub(in crate::host) mod tensor;
 mod weights;
 
 /// Gives `engine` everything scripts can call.

@@ -39,8 +39,6 @@ pub struct Loaded {
     pub lines: Range<usize>,
     /// The file as it was named.
     pub file: String,
-    /// Its path from the prompt's folder; imports inside start from there.
-    pub key: String,
 }
 
 /// Key of what is typed at a prompt.
@@ -135,7 +133,7 @@ impl SourceStore {
     /// How messages name a line of a source: its file, and the line there.
     pub fn shown_line(&self, key: &str, line: usize) -> (String, usize) {
         match self.loaded(key, line) {
-            Some(Loaded { lines, file, .. }) => (file, line + 1 - lines.start),
+            Some(Loaded { lines, file }) => (file, line + 1 - lines.start),
             None => (self.shown(key), line),
         }
     }
@@ -334,8 +332,6 @@ impl Library {
         path: &str,
         pos: Position,
     ) -> ScriptResult<(String, Rc<AST>)> {
-        let loaded = pos.line().and_then(|line| self.store.loaded(importer, line));
-        let importer = loaded.as_ref().map_or(importer, |part| part.key.as_str());
         let key = key_of_import(path, importer).map_err(|err| err.at(pos))?;
         let ast = self.compile(engine, &key).map_err(|err| match *err {
             EvalAltResult::ErrorRuntime(failure, _) => EvalAltResult::ErrorRuntime(failure, pos).into(),

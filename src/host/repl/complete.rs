@@ -195,7 +195,8 @@ fn members(state: &State, receiver: &str, found: &mut Found) {
         (Some(first), None) => types.contains(&first.kind),
         (None, _) => false,
     };
-    for function in state.reference.functions.iter().filter(fits).filter(|f| f.namespace.is_empty()) {
+    let own = state.reference.functions.iter().filter(|f| f.namespace.is_empty() && f.name != "to_debug");
+    for function in own.filter(fits) {
         match function.role {
             Role::Getter => found.add(&function.name, function.name.clone()),
             Role::Function => found.call(&function.name, function.params.len() == 1),

@@ -193,14 +193,13 @@ fn listed<'a>(functions: impl Iterator<Item = &'a Function>, skip: usize) -> Vec
         lines.push((head, function));
     }
     let line = |(head, function): (String, &Function)| {
-        let left = WIDTH.saturating_sub(NAME_WIDTH.max(head.chars().count() + 2) + 2);
-        format!(
-            "  {head:<NAME_WIDTH$}{}{}",
-            if head.chars().count() >= NAME_WIDTH { "  " } else { "" },
-            cut(&first_sentence(&function.docs.text), left)
-        )
-        .trim_end()
-        .to_owned()
+        let about = wrapped(&first_sentence(&function.docs.text), WIDTH - NAME_WIDTH - 2);
+        let mut about = about.iter();
+        // A long name has the first line to itself.
+        let first = if head.chars().count() < NAME_WIDTH { about.next().map_or("", String::as_str) } else { "" };
+        let mut text = format!("  {head:<NAME_WIDTH$}{first}").trim_end().to_owned();
+        about.for_each(|line| text += &format!("\n  {:NAME_WIDTH$}{line}", ""));
+        text
     };
     lines.into_iter().map(line).collect()
 }
@@ -213,11 +212,19 @@ fn first_sentence(text: &str) -> String {
     }
 }
 
-fn cut(text: &str, width: usize) -> String {
-    match text.char_indices().nth(width) {
-        Some((end, _)) => format!("{}…", text[..end].trim_end()),
-        None => text.to_owned(),
+/// Lines of at most `width` columns, broken between words.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
     }
+    lines
 }
 
 fn unknown(state: &State, name: &str) -> Failure {

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Expr, Scope, Stmt};
 
-use super::input::Inputs;
+use super::input::{Inputs, Scan};
 use super::transcript::{LAST, Transcript, mentions};
 use crate::host::errors::{Failure, ScriptResult};
 use crate::host::reference::Reference;
@@ -84,13 +84,14 @@ impl State {
     pub fn load(&mut self, file: &str) -> Result<(), Outcome> {
         let refuse = |err: std::io::Error| Failure::script(format!("cannot read {file}: {err}"));
         let text = std::fs::read_to_string(file).map_err(refuse)?;
-        let folder = self.session.script_folder();
         let real = Path::new(file).canonicalize().map_err(refuse)?;
-        let key = real.strip_prefix(&folder).ok().and_then(Path::to_str).unwrap_or_default().to_owned();
+        // Outside the session's folder nothing can be imported.
+        let folder = real.strip_prefix(self.session.script_folder()).ok().and_then(Path::parent).and_then(Path::to_str);
+        let text = importing_from(folder.unwrap_or_default(), &text);
         let first = self.transcript.next_line();
         let lines = first..first + text.trim_end().lines().count().max(1);
         if let SourceStore::Prompt { loaded, .. } = &self.session.library.store {
-            loaded.borrow_mut().push(Loaded { lines, file: file.to_owned(), key });
+            loaded.borrow_mut().push(Loaded { lines, file: file.to_owned() });
         }
         self.transcript.begin(&text, self.last, &self.inputs);
         self.run(&text).map(|_| ())
@@ -232,6 +233,27 @@ fn prefix<'a>(imports: impl Iterator<Item = &'a Import>) -> String {
     imports.map(|Import { path, alias }| format!("import {path:?} as {alias};")).collect()
 }
 
+/// `text` with its literal imports made to start from the folder above `folder`, as what is typed does.
+fn importing_from(folder: &str, text: &str) -> String {
+    let mut made = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("import") {
+        let (before, after) = rest.split_at(at + "import".len());
+        made.push_str(before);
+        rest = after;
+        let path = rest.trim_start().strip_prefix('"');
+        let is_word = !before[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        if let Some(path) = path.filter(|path| !folder.is_empty() && is_word && !path.starts_with("std/"))
+            && Scan::of(&made).in_code()
+        {
+            let quote = rest.len() - path.len();
+            made.push_str(&format!("{}{folder}/", &rest[..quote]));
+            rest = path;
+        }
+    }
+    made + rest
+}
+
 /// The variables without those that others of the same name hide: they would hold their memory.
 fn each_once(scope: &Scope<'static>) -> Scope<'static> {
     let entries: Vec<(&str, bool, &Dynamic)> = scope.iter_raw().collect();
@@ -247,4 +269,17 @@ fn each_once(scope: &Scope<'static>) -> Scope<'static> {
         }
     }
     visible
+}
+
+#[cfg(test)]
+mod tests {
+    use super::importing_from;
+
+    #[test]
+    fn imports_of_a_file_start_from_its_folder() {
+        let text = "import \"a\" as a;\nimport \"std/mae\" as mae; // import \"b\"\nlet s = \"import \\\"c\\\"\"; import  \"./d\" as d;";
+        let want = text.replace("\"a\"", "\"lib/a\"").replace("./d", "lib/./d");
+        assert_eq!(importing_from("lib", text), want);
+        assert_eq!(importing_from("", text), text);
+    }
 }

@@ -31,6 +31,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a script, and again whenever it is saved: hooks are patched into the run, other edits restart it
+    Watch(WatchArgs),
     /// Try tensors, models and data at a prompt, with history, completion and help
     Repl(ReplArgs),
     /// Write a model's weights for timm, the MAE release or Hugging Face, decorrelation folded in
@@ -171,6 +173,16 @@ struct ReplArgs {
 }
 
 #[derive(clap::Args)]
+struct WatchArgs {
+    /// Go on with weights and step of the run that an edit stopped, where the model still fits
+    #[arg(long = "continue")]
+    carry_on: bool,
+
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(clap::Args)]
 struct RunArgs {
     /// Script to run; not needed with --resume
     script: Option<PathBuf>,
@@ -220,16 +232,17 @@ struct RunArgs {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = match cli.command {
+        Some(Command::Watch(args)) => run(args.run, |options| host::watch(options, args.carry_on)),
         Some(Command::Repl(args)) => repl(args),
         Some(Command::Export(args)) => export(args),
         Some(Command::Doctor(args)) => host::energy::doctor::doctor(&args.runs, args.grid.into(), args.json),
         Some(Command::Energy(args)) => energy(args),
-        None => run(cli.run),
+        None => run(cli.run, host::run),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
-fn run(args: RunArgs) -> i32 {
+fn run(args: RunArgs, then: impl FnOnce(Options) -> i32) -> i32 {
     let script = match (args.script, &args.resume) {
         (Some(_), Some(_)) => {
             usage(ErrorKind::ArgumentConflict, "--resume runs the script saved in the run: leave SCRIPT out")
@@ -242,7 +255,7 @@ fn run(args: RunArgs) -> i32 {
         Ok(device) => device,
         Err(err) => return host::report(&err.into()),
     };
-    host::run(Options {
+    then(Options {
         script,
         set: args.set,
         runs: args.runs,
@@ -258,13 +271,8 @@ fn run(args: RunArgs) -> i32 {
 }
 
 fn repl(args: ReplArgs) -> i32 {
-    let device = match args.device.resolve() {
-        Ok(device) => device,
-        Err(err) => return host::report(&err.into()),
-    };
-    host::repl::repl(Options {
+    let options = Options {
         runs: args.runs,
-        device,
         seed: args.seed,
         threads: args.threads.map(usize::from),
         allow_read: args.allow_read,
@@ -272,7 +280,8 @@ fn repl(args: ReplArgs) -> i32 {
         max_tensor_bytes: args.max_tensor_bytes,
         energy: args.grid.into(),
         ..Options::new("repl.rhai")
-    })
+    };
+    host::repl::repl(options, args.device)
 }
 
 fn export(args: ExportArgs) -> i32 {

@@ -374,3 +374,17 @@ fn an_interrupt_ends_what_runs_and_not_the_session() {
     terminal.enter("for step in run.steps(run.step + 1) { } run.step > 2", "true");
     assert_eq!(terminal.end(), 0);
 }
+
+#[test]
+fn a_request_to_end_ends_the_session() {
+    let folder = tempfile::tempdir().unwrap();
+    for busy in [false, true] {
+        let mut terminal = Terminal::open(folder.path());
+        if busy {
+            terminal.press("print(`be${\"gun\"}`); while true { }\r");
+            terminal.wait_for("begun");
+        }
+        kill(Pid::from_raw(terminal.child.id() as i32), Signal::SIGTERM).unwrap();
+        assert_eq!(terminal.child.wait().unwrap().code(), Some(130), "while an input runs: {busy}");
+    }
+}

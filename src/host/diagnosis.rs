@@ -105,7 +105,7 @@ fn explain(mut err: EvalAltResult, source: &str, library: &Library, engine: &Eng
         EvalAltResult::ErrorRuntime(value, _) => thrown(value),
         EvalAltResult::ErrorTerminated(token, _) => match token.clone().try_cast::<Stop>() {
             Some(Stop::Failed(failure)) => failure,
-            Some(Stop::Interrupted) | None => script("the script was stopped".into()),
+            Some(Stop::Interrupted | Stop::Restart) | None => script("the script was stopped".into()),
         },
         EvalAltResult::ErrorFunctionNotFound(signature, _) => unknown_function(signature, source, library, engine),
         EvalAltResult::ErrorVariableNotFound(name, _) => {

@@ -69,6 +69,9 @@ fn progress(session: &Session) -> Option<Stop> {
     if session.interrupted() && !session.in_training() {
         return Some(Stop::Interrupted);
     }
+    if !session.in_training() && session.edited() {
+        return Some(Stop::Restart);
+    }
     if memory::is_low() && !session.in_training() {
         let failure = Failure::machine("the machine's memory is nearly used up, most of it by this script");
         return Some(Stop::Failed(failure.with_hint("make smaller tensors, arrays or texts, or keep fewer of them")));

@@ -154,6 +154,8 @@ pub fn check_arg(ctx: &NativeCallContext, ok: bool, message: impl FnOnce() -> St
 pub enum Stop {
     /// A signal came in; what was to be saved is saved.
     Interrupted,
+    /// The script was edited, and its next version is to start.
+    Restart,
     /// A limit was reached.
     Failed(Failure),
 }

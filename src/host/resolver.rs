@@ -119,8 +119,22 @@ impl SourceStore {
         }
     }
 
+    /// The file of a source; `None` for those in the binary.
+    pub fn path(&self, key: &str) -> Option<PathBuf> {
+        match self {
+            Self::Disk { .. } | Self::Prompt { .. } if is_std(key) => None,
+            Self::Disk { folder, .. } | Self::Prompt { folder, .. } => Some(folder.join(key)),
+            Self::Saved { run, .. } if key == self.script_key() => Some(run.join(key)),
+            Self::Saved { run, .. } => Some(run.join("modules").join(key)),
+        }
+    }
+
     /// How messages name a source.
     pub fn shown(&self, key: &str) -> String {
+        if let Self::Prompt { .. } = self {
+            return key.to_owned();
+        }
+        let key = if key.starts_with(self.script_key()) { self.script_key() } else { key }; // `script.rhai@2`
         match self {
             _ if is_std(key) => key.to_owned(),
             Self::Disk { shown, .. } => shown.join(key).display().to_string(),
@@ -256,6 +270,10 @@ pub struct Library {
     pub store: SourceStore,
     /// The script first, then its imports in the order of their resolution.
     sources: RefCell<Vec<Source>>,
+    /// Later texts of the script whose functions were patched in.
+    patches: RefCell<Vec<Source>>,
+    /// Which source the script's code says it is from.
+    script_source: String,
     asts: RefCell<HashMap<String, Rc<AST>>>,
     modules: RefCell<HashMap<String, Shared<Module>>>,
     /// Keys of the modules whose top level runs right now, outermost first.
@@ -264,8 +282,48 @@ pub struct Library {
 
 impl Library {
     pub fn new(store: SourceStore) -> Self {
-        let (sources, asts) = (RefCell::default(), RefCell::default());
-        Self { store, sources, asts, modules: RefCell::default(), loading: RefCell::default() }
+        let script_source = store.script_key().to_owned();
+        Self::with_source(store, script_source)
+    }
+
+    /// A later version of the script, whose errors are told from those of the one before by the source `script_source`.
+    pub fn later(store: SourceStore, script_source: String) -> Self {
+        Self::with_source(store, script_source)
+    }
+
+    fn with_source(store: SourceStore, script_source: String) -> Self {
+        Self {
+            store,
+            sources: RefCell::default(),
+            patches: RefCell::default(),
+            script_source,
+            asts: RefCell::default(),
+            modules: RefCell::default(),
+            loading: RefCell::default(),
+        }
+    }
+
+    /// Takes note of functions that were patched in, for the places of their errors.
+    pub fn add_patch(&self, later: &Self) {
+        let text = later.text(later.store.script_key()).unwrap_or_default();
+        self.patches.borrow_mut().push(Source { key: later.script_source.clone(), text });
+    }
+
+    /// What was compiled for a key, if it could be.
+    pub fn compiled(&self, key: &str) -> Option<Rc<AST>> {
+        self.asts.borrow().get(key).cloned()
+    }
+
+    /// The files that were read or would be by imports of a literal path, whether they exist or not.
+    pub fn files(&self) -> Vec<(String, PathBuf)> {
+        let mut keys = vec![self.store.script_key().to_owned()];
+        keys.extend(self.sources.borrow().iter().map(|source| source.key.clone()));
+        for (importer, ast) in self.asts.borrow().iter() {
+            keys.extend(literal_imports(ast).into_iter().filter_map(|(path, _)| key_of_import(&path, importer).ok()));
+        }
+        keys.sort();
+        keys.dedup();
+        keys.into_iter().filter_map(|key| self.store.path(&key).map(|path| (key, path))).collect()
     }
 
     /// What was read so far, by key: the script first.
@@ -275,7 +333,8 @@ impl Library {
 
     /// The text of a source, if it was read.
     pub fn text(&self, key: &str) -> Option<String> {
-        self.sources.borrow().iter().find(|source| source.key == key).map(|source| source.text.clone())
+        let (sources, patches) = (self.sources.borrow(), self.patches.borrow());
+        sources.iter().chain(patches.iter()).find(|source| source.key == key).map(|source| source.text.clone())
     }
 
     /// The compiled script.
@@ -316,11 +375,6 @@ impl Library {
         }
     }
 
-    /// A source as it was compiled.
-    pub fn ast(&self, key: &str) -> Option<Rc<AST>> {
-        self.asts.borrow().get(key).cloned()
-    }
-
     /// The compiled module that `import "path"` means in `importer`, with its key.
     ///
     /// # Errors
@@ -358,7 +412,7 @@ impl Library {
         sources.push(Source { key: key.to_owned(), text });
         drop(sources);
         let mut ast = engine.compile(plain).map_err(EvalAltResult::from)?;
-        ast.set_source(key);
+        ast.set_source(if key == self.store.script_key() { &self.script_source } else { key });
         let ast = Rc::new(ast);
         self.asts.borrow_mut().insert(key.to_owned(), Rc::clone(&ast));
         Ok(Some(ast))
@@ -417,6 +471,20 @@ impl Library {
         self.modules.borrow_mut().insert(key, Rc::clone(&module));
         Ok(module)
     }
+}
+
+/// The paths that a source imports by a literal text, and where it does.
+pub fn literal_imports(ast: &AST) -> Vec<(String, Position)> {
+    let mut imports = Vec::new();
+    ast.walk(&mut |path: &[ASTNode]| {
+        if let Some(ASTNode::Stmt(Stmt::Import(import, _))) = path.last()
+            && let Expr::StringConstant(path, pos) = &import.0
+        {
+            imports.push((path.to_string(), *pos));
+        }
+        true
+    });
+    imports
 }
 
 /// Hands Rhai the session's modules.

@@ -1,10 +1,14 @@
 //! SIGINT and SIGTERM: the first is a request that the script or the training loop answers, the second ends the process.
 //!
-//! At a prompt a request ends what runs, not the prompt; while nothing runs there is nothing to ask for.
+//! At a prompt SIGINT ends what runs, not the prompt; while nothing runs there is nothing to ask for. SIGTERM ends both.
 
+use std::io::stdin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::termios::{SetArg, tcgetattr, tcsetattr};
 
 use super::errors::EXIT_INTERRUPTED;
 use super::say::say;
@@ -14,6 +18,8 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static AT_PROMPT: AtomicBool = AtomicBool::new(false);
 /// At a prompt: whether an input runs.
 static RUNNING: AtomicBool = AtomicBool::new(false);
+/// At a prompt: whether SIGTERM or SIGHUP came in.
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// At a prompt, how long an input may take to stop before that is explained.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -38,10 +44,34 @@ pub fn install() {
     let _ = ctrlc::set_handler(handler);
 }
 
-/// As [`install`], for a prompt.
+/// As [`install`], for a prompt. Call before there are other threads: they inherit that SIGTERM and SIGHUP are not theirs.
 pub fn install_for_prompt() {
     AT_PROMPT.store(true, Ordering::Relaxed);
+    let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGHUP]);
+    // Where that is not possible they are as SIGINT is.
+    if ends.thread_block().is_ok() {
+        let terminal = tcgetattr(stdin()).ok();
+        let _ = thread::Builder::new().name("signals".into()).spawn(move || {
+            while ends.wait().is_ok() {
+                let again = ENDING.swap(true, Ordering::Relaxed);
+                if RUNNING.load(Ordering::Relaxed) && !again {
+                    INTERRUPTED.store(true, Ordering::Relaxed);
+                    continue;
+                }
+                // The line editor has the terminal, and nothing else can be going on.
+                if let Some(terminal) = &terminal {
+                    let _ = tcsetattr(stdin(), SetArg::TCSANOW, terminal);
+                }
+                libtorch::exit_now(EXIT_INTERRUPTED);
+            }
+        });
+    }
     install();
+}
+
+/// At a prompt: whether to end.
+pub fn ending() -> bool {
+    ENDING.load(Ordering::Relaxed)
 }
 
 /// At a prompt: an input begins, and only signals from now on are meant for it.

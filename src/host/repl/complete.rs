@@ -169,7 +169,7 @@ fn namespace(state: &State, name: &str, found: &mut Found) {
         found.call(&function.name, function.params.is_empty());
     }
     if let Some(import) = state.imports.iter().find(|import| import.alias == name)
-        && let Some(module) = state.session.library.ast(&import.key())
+        && let Some(module) = state.session.library.compiled(&import.key())
     {
         script_functions(&module, found);
     }
@@ -266,7 +266,9 @@ fn signatures(state: &State, callee: &str) -> Vec<String> {
         None => Vec::new(),
         Some(space) => {
             let import = state.imports.iter().find(|import| import.alias == space);
-            import.and_then(|import| state.session.library.ast(&import.key())).map_or_else(Vec::new, |ast| script(&ast))
+            import
+                .and_then(|import| state.session.library.compiled(&import.key()))
+                .map_or_else(Vec::new, |ast| script(&ast))
         }
     };
     if !of_scripts.is_empty() {
@@ -295,4 +297,103 @@ pub fn trailing_word(text: &str) -> &str {
         .rfind(|c: char| !(c.is_alphanumeric() || c == '_'))
         .map_or(0, |at| at + text[at..].chars().next().map_or(1, char::len_utf8));
     &text[start..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::engine::STACK_BYTES;
+    use crate::host::session::Options;
+
+    /// Runs `inputs` in a session of its own, then `check`, on a thread with the stack that scripts need.
+    fn after(inputs: &'static [&str], check: impl FnOnce(&State) + Send + 'static) {
+        let work = move || {
+            let mut state = State::new(Options::new("repl.rhai")).unwrap();
+            for input in inputs {
+                assert!(state.evaluate(input).is_ok(), "{input}");
+            }
+            check(&state);
+        };
+        std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).unwrap().join().unwrap();
+    }
+
+    /// What is put in where `|` stands.
+    fn texts(state: &State, input: &str) -> Vec<String> {
+        let at = input.find('|').unwrap();
+        let (start, found) = complete(state, &input.replace('|', ""), at);
+        assert!(start <= at);
+        found.into_iter().map(|candidate| candidate.text).collect()
+    }
+
+    const INPUTS: &[&str] = &[
+        "let x = tensor::ones([2, 3])",
+        "let recipe = #{ width: 1, dbp: #{ lr: 0.1 } }",
+        "fn shrink(by) { by }",
+        "import \"std/mae\" as mae",
+        "let numbers = [x]",
+    ];
+
+    #[test]
+    fn names_in_view_are_offered() {
+        after(INPUTS, |state| {
+            assert_eq!(texts(state, "tensor::on|"), ["ones("]);
+            assert_eq!(texts(state, "reci|"), ["recipe"]);
+            assert_eq!(texts(state, "1 + shr|"), ["shrink("]);
+            assert_eq!(texts(state, "mae|"), ["mae::"]);
+            assert_eq!(texts(state, "tens|"), ["tensor::"]);
+            assert_eq!(texts(state, "mae::reci|"), ["recipe("]);
+            assert_eq!(texts(state, "asse|"), ["assert("]);
+            assert!(texts(state, "|").contains(&"x".to_owned()));
+            assert_eq!(texts(state, ":he|"), ["help"]);
+            assert_eq!(texts(state, ":help tensor::zer|"), ["tensor::zeros"]);
+            assert_eq!(texts(state, ":time x.resh|"), ["reshape("]);
+            for nothing in ["no_such_na|", "// tens|", "1.|", "12|", "`tens|", "0..|", "'tens|"] {
+                assert_eq!(texts(state, nothing), [""; 0], "{nothing}");
+            }
+        });
+    }
+
+    #[test]
+    fn behind_a_dot_stands_what_the_type_has() {
+        after(INPUTS, |state| {
+            assert_eq!(texts(state, "x.resh|"), ["reshape("]);
+            assert_eq!(texts(state, "x.shap|"), ["shape"]);
+            assert_eq!(texts(state, "it.resh|"), [""; 0], "no value was printed yet");
+            assert_eq!(texts(state, "x.reshape([3, 2]).shap|"), ["shape"]);
+            assert_eq!(texts(state, "tensor::zeros([2]).resh|"), ["reshape("]);
+            assert_eq!(texts(state, "x[0].resh|"), ["reshape("]);
+            assert_eq!(texts(state, "numbers[0].resh|"), ["reshape("]);
+            assert_eq!(texts(state, "(x).resh|"), ["reshape("]);
+            assert_eq!(texts(state, "recipe.wi|"), ["width"]);
+            assert_eq!(texts(state, "recipe.dbp.l|")[0], "len()");
+            assert!(texts(state, "recipe.dbp.l|").contains(&"lr".to_owned()));
+            assert_eq!(texts(state, "recipe.resh|"), [""; 0], "a map has no shape");
+            assert_eq!(texts(state, "\"a\".to_upp|"), ["to_upper()"]);
+            assert_eq!(texts(state, "unknown.resh|"), ["reshape("]);
+            assert_eq!(texts(state, "data::open(\"wirebond\").subs|"), ["subset("]);
+        });
+    }
+
+    #[test]
+    fn strings_hold_files_and_modules() {
+        after(&[], |state| {
+            assert_eq!(texts(state, "import \"std/ma|"), ["std/mae\""]);
+            assert_eq!(texts(state, "data::open(\"src/ho|"), ["src/host/"]);
+            assert_eq!(texts(state, "data::open(\"wir|"), ["wirebond\""]);
+            assert_eq!(texts(state, ":load scripts/pretrain.r|"), ["scripts/pretrain.rhai"]);
+            assert_eq!(texts(state, "import \"scripts/pretr|"), ["scripts/pretrain\""]);
+        });
+    }
+
+    #[test]
+    fn an_open_call_shows_its_parameters() {
+        after(INPUTS, |state| {
+            assert_eq!(hint(state, "nn::linear(").as_deref(), Some("in_features: int, out_features: int)"));
+            assert_eq!(hint(state, "1 + shrink( ").as_deref(), Some("by)"));
+            assert!(hint(state, "x.matmul(").is_some_and(|hint| hint.ends_with(": Tensor)")));
+            for none in ["nn::linear(1", "(", "x", "no_such(", "\"nn::linear("] {
+                assert_eq!(hint(state, none), None, "{none}");
+            }
+        });
+    }
 }

@@ -115,10 +115,11 @@ fn body(docs: &Docs) -> String {
 fn of_scripts(state: &State, name: &str) -> Option<String> {
     if let Some((alias, function)) = name.split_once("::") {
         let import = state.imports.iter().find(|import| import.alias == alias)?;
-        return script_functions(&*state.session.library.ast(&import.key())?, alias, Some(function));
+        return script_functions(&*state.session.library.compiled(&import.key())?, alias, Some(function));
     }
     if let Some(import) = state.imports.iter().find(|import| import.alias == name) {
-        let functions = script_functions(&*state.session.library.ast(&import.key())?, name, None).unwrap_or_default();
+        let functions =
+            script_functions(&*state.session.library.compiled(&import.key())?, name, None).unwrap_or_default();
         return Some(format!("{name} is \"{}\"\n\n{functions}", import.path));
     }
     script_functions(&state.functions, "", Some(name))

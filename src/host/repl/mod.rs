@@ -12,10 +12,11 @@ use commands::Then;
 use editor::{Editor, Typed};
 use state::State;
 
+use super::device::DeviceChoice;
 use super::errors::Failure;
 use super::say::{print_line, say};
 use super::session::Options;
-use super::{Outcome, complete_energy, memory, on_script_thread, quiet_panics, report, signals};
+use super::{Outcome, begin, on_script_thread, report, signals};
 
 mod commands;
 mod complete;
@@ -28,16 +29,15 @@ mod state;
 mod timing;
 mod transcript;
 
-/// Runs `dbp-host repl`. Returns the exit code.
-pub fn repl(mut options: Options) -> i32 {
+/// Runs `dbp-host repl` on `device`. Returns the exit code.
+pub fn repl(mut options: Options, device: DeviceChoice) -> i32 {
     signals::install_for_prompt();
-    memory::watch();
-    quiet_panics();
-    if let Err(err) = complete_energy(&mut options) {
+    let begun = device.resolve().and_then(|device| {
+        options.device = device;
+        begin(&mut options)
+    });
+    if let Err(err) = begun {
         return report(&err.into());
-    }
-    if let Some(threads) = options.threads {
-        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
     }
     let outcome = on_script_thread(move || {
         let state = match State::new(options) {
@@ -46,7 +46,7 @@ pub fn repl(mut options: Options) -> i32 {
         };
         let session = Rc::clone(&state.borrow().session);
         let outcome = match stdin().is_terminal() && stdout().is_terminal() {
-            true => converse(&state).map_or_else(Outcome::from, |()| Outcome::Done),
+            true => converse(&state).unwrap_or_else(Outcome::from),
             false => read_all(&mut state.borrow_mut()),
         };
         match (session.runs.finish(&outcome), &outcome) {
@@ -57,8 +57,8 @@ pub fn repl(mut options: Options) -> i32 {
     report(&outcome)
 }
 
-/// Asks until the person has enough.
-fn converse(state: &Rc<RefCell<State>>) -> Result<(), Failure> {
+/// Asks until the person has enough, or a signal ends it.
+fn converse(state: &Rc<RefCell<State>>) -> Result<Outcome, Failure> {
     let colors = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     say(&greeting(&state.borrow()));
     let mut editor = Editor::new(state, colors)?;
@@ -66,13 +66,14 @@ fn converse(state: &Rc<RefCell<State>>) -> Result<(), Failure> {
         let text = match editor.read()? {
             Typed::Text(text) => text,
             Typed::Dropped => continue,
-            Typed::End => return Ok(()),
+            Typed::End => return Ok(Outcome::Done),
         };
         let mut state = state.borrow_mut();
         for input in inputs(&state, &text) {
             match answer(&mut state, &input) {
                 Ok(Then::GoOn) => {}
-                Ok(Then::Quit) => return Ok(()),
+                Ok(Then::Quit) => return Ok(Outcome::Done),
+                Err(outcome) if signals::ending() => return Ok(outcome),
                 Err(outcome) => {
                     if let Some(text) = described(&outcome, colors) {
                         say(&text);
@@ -142,7 +143,7 @@ fn greeting(state: &State) -> String {
 /// How an input ended, for the person at the terminal.
 fn described(outcome: &Outcome, colors: bool) -> Option<String> {
     let text = match outcome {
-        Outcome::Done => return None,
+        Outcome::Done | Outcome::Restart => return None,
         Outcome::Interrupted => "interrupted".to_owned(),
         Outcome::Failed(err) => err.to_string(),
     };

@@ -16,7 +16,7 @@ use crate::host::errors::{Failure, ScriptResult};
 use crate::host::reference::Reference;
 use crate::host::resolver::{Loaded, SourceStore};
 use crate::host::session::{Options, Session};
-use crate::host::{Outcome, args, catch, comments, engine, outcome, signals};
+use crate::host::{Outcome, args, caught, comments, engine, outcome, signals};
 
 /// A module under the name it was imported as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +145,7 @@ impl State {
         session.reset_operations();
         session.clear_stop();
         signals::begin_input();
-        let result = catch(|| work(self)).and_then(|result| result);
+        let result = caught(|| work(self)).unwrap_or_else(|bug| Err(bug.into()));
         signals::end_input();
         session.set_in_training(false);
         session.clear_stop();
@@ -273,7 +273,8 @@ fn each_once(scope: &Scope<'static>) -> Scope<'static> {
 
 #[cfg(test)]
 mod tests {
-    use super::importing_from;
+    use super::*;
+    use crate::host::engine::STACK_BYTES;
 
     #[test]
     fn imports_of_a_file_start_from_its_folder() {
@@ -281,5 +282,17 @@ mod tests {
         let want = text.replace("\"a\"", "\"lib/a\"").replace("./d", "lib/./d");
         assert_eq!(importing_from("lib", text), want);
         assert_eq!(importing_from("", text), text);
+    }
+
+    #[test]
+    fn a_panic_costs_its_input_alone() {
+        let work = || {
+            let mut state = State::new(Options::new("repl.rhai")).unwrap();
+            state.evaluate("let x = 1").unwrap_or_else(|_| panic!("it is a fine input"));
+            let outcome = state.guarded(|_| -> Result<(), _> { panic!("as a bug would") }).unwrap_err();
+            assert_eq!(outcome.exit_code(), 4);
+            assert_eq!(state.evaluate("x + 1").map_err(|_| ()).unwrap().as_int().unwrap(), 2);
+        };
+        std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).unwrap().join().unwrap();
     }
 }

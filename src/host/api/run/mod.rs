@@ -19,15 +19,18 @@ use crate::host::progress::Progress;
 use crate::host::runs::{self, SharedRun};
 use crate::host::say::{print_line, say};
 use crate::host::session::Session;
-use crate::nn::TrainedOn;
-use crate::train::TrainError;
+use crate::nn::{Registry, TrainedOn};
 use crate::train::checkpoint::replace_file;
 use crate::train::experiment::write_sources;
-use crate::train::run::{Goal, Run, Setup, Status, read_scalar};
+use crate::train::run::{Carried, Goal, Run, Setup, Status, read_scalar};
+use crate::train::{AdamW, TrainError};
 
 mod output;
 mod steps;
 use steps::Steps;
+
+/// What `run.json` will hold.
+type Record = serde_json::Map<String, Value>;
 
 /// A run as scripts hold it: copies are the same run.
 #[derive(Clone)]
@@ -168,7 +171,7 @@ mod functions {
 
         let place = |err: Failure| script_error(&ctx, err);
         let dir = session.runs.next_directory(&session, &name).map_err(place)?;
-        let mut record = serde_json::Map::new();
+        let mut record = Record::new();
         record.insert("name".to_owned(), json!(name));
         record.extend(runs::about(&session));
         if let Some(mut recipe) = recipe {
@@ -188,10 +191,11 @@ mod functions {
         let (mean, std) = (normalization.mean.clone(), normalization.std.clone());
         registry.set_trained_on(Some(TrainedOn { mean, std, classes, colors }));
 
+        let carried = carried(&session, registry, &optimizer.0, &mut record);
         let mut datasets = vec![loader.loader.dataset().clone()];
         datasets.extend(val.as_ref().map(|val| val.loader.dataset().clone()));
         let started = || -> Result<Run, TrainError> {
-            write_sources(&dir, &session.library.sources())?;
+            write_sources(&dir, &session.running_sources())?;
             write_files(&dir, &datasets)?;
             Run::start(Setup {
                 dir: dir.clone(),
@@ -205,6 +209,7 @@ mod functions {
                 save_every,
                 goal,
                 energy,
+                carried,
             })
         };
         let run = started().map_err(|err| script_error(&ctx, err))?;
@@ -241,6 +246,23 @@ mod functions {
             u64::try_from(seed).map_err(|_| script_error(&ctx, format!("seed: expected 0 or more, got {seed}")))?;
         Session::of(&ctx).set_seed(seed);
         Ok(())
+    }
+}
+
+/// Under `watch --continue`: weights, moments and step of the run that an edit has stopped at this place of the script.
+fn carried(session: &Session, model: &Registry, optimizer: &AdamW, record: &mut Record) -> Option<Carried> {
+    let from = session.warm.carried(session.runs.count())?;
+    match Carried::take(&from, model, optimizer) {
+        Ok(carried) => {
+            let carried = carried?;
+            say(&format!("going on from step {} of {}", carried.step(), from.display()));
+            record.insert("continued_from".to_owned(), json!({ "run": from, "step": carried.step() }));
+            Some(carried)
+        }
+        Err(err) => {
+            say(&format!("starting anew: the weights of {} do not fit any more: {err}", from.display()));
+            None
+        }
     }
 }
 
@@ -291,7 +313,7 @@ mod methods {
                 None => inner.set_draws(session.draws()),
             }
             // A checkpoint from before the first step, so that there is always one to go back to.
-            if inner.step() == 0 && total > 0 && inner.resumed_at().is_none() {
+            if inner.step() == inner.carried() && inner.step() < total && inner.resumed_at().is_none() {
                 inner.save("last").map_err(|err| script_error(&ctx, err))?;
             }
             inner.step()

@@ -320,7 +320,6 @@ mod tests {
             "import \"a\" as",
             "switch x {",
             "try { 1 }",
-            "|x|",
             "let",
             ":time [1,",
             "return f(",

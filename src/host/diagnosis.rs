@@ -103,9 +103,10 @@ impl Place {
     pub(super) fn new(library: &Library, key: &str, position: Position) -> Option<Self> {
         let line = position.line()?;
         let text = library.text(key).and_then(|text| Some(text.lines().nth(line - 1)?.to_owned()));
+        let (file, line) = library.store.shown_line(key, line);
         Some(Self {
             key: key.to_owned(),
-            file: library.store.shown(key),
+            file,
             line,
             column: position.position().unwrap_or(0),
             text: text.unwrap_or_default(),

@@ -10,18 +10,18 @@ use rhai::Engine;
 mod by_hand;
 mod classification;
 mod custom;
-mod data;
+pub(in crate::host) mod data;
 mod decorrelation;
 mod energy;
 mod functional;
 mod globals;
-mod models;
+pub(in crate::host) mod models;
 mod nn;
 mod optim;
 mod run;
 mod schedule;
 mod segmentation;
-mod tensor;
+pub(in crate::host) mod tensor;
 mod weights;
 
 /// Gives `engine` everything scripts can call.

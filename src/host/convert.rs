@@ -31,6 +31,8 @@ kinds! {
     Ints = "int or [int]";
     /// Height and width: one integer for both, or two.
     Pair = "int or [int, int]";
+    /// A bound, or none.
+    Bound = "number or ()";
     /// What stands between the brackets of `x[…]`.
     Index = "index";
     /// The other side of an elementwise operation.

@@ -4,11 +4,14 @@
 //! source is tracked, because a position alone does not say in which file it lies.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
+use std::ops::{Range, RangeInclusive};
+use std::rc::Rc;
 
 use rhai::{Dynamic, Engine, EvalAltResult, Map, ParseErrorType, Position};
 
-use super::errors::{Failure, Kind, Stop};
+use super::errors::{Failure, Kind, Stop, in_words, short};
 use super::reference::{Reference, Role};
 use super::resolver::Library;
 use super::suggest::did_you_mean;
@@ -17,6 +20,8 @@ use super::suggest::did_you_mean;
 const MAX_CALLERS: usize = 8;
 /// Signatures in a hint at most.
 const MAX_SIGNATURES: usize = 4;
+/// Characters of a message at most: it may quote a text of the script.
+const MAX_MESSAGE: usize = 2000;
 /// Columns of a source line shown at most.
 const MAX_WIDTH: usize = 100;
 const TAB: usize = 4;
@@ -76,7 +81,11 @@ impl Diagnosis {
         let mut places: Vec<Place> =
             places.into_iter().filter_map(|(key, position)| Place::new(library, &key, position)).rev().collect();
         places.dedup_by(|a, b| (a.line, &a.key) == (b.line, &b.key));
-        let failure = explain(err, &source, library, engine);
+        let mut failure = explain(err, &source, library, engine);
+        if let Some((at, _)) = failure.message.char_indices().nth(MAX_MESSAGE) {
+            failure.message.truncate(at);
+            failure.message.push('…');
+        }
         let place = (!places.is_empty()).then(|| places.remove(0));
         Self { place, callers: places, ..failure.into() }
     }
@@ -101,7 +110,7 @@ fn explain(mut err: EvalAltResult, source: &str, library: &Library, engine: &Eng
     let names = || declared_names(&library.text(source).unwrap_or_default());
     let script = |text: String| Failure::script(text);
     match &err {
-        EvalAltResult::ErrorRuntime(value, _) => thrown(value),
+        EvalAltResult::ErrorRuntime(value, _) => thrown(value, engine),
         EvalAltResult::ErrorTerminated(token, _) => match token.clone().try_cast::<Stop>() {
             Some(Stop::Failed(failure)) => failure,
             Some(Stop::Interrupted | Stop::Restart) | None => script("the script was stopped".into()),
@@ -167,13 +176,16 @@ fn explain(mut err: EvalAltResult, source: &str, library: &Library, engine: &Eng
 }
 
 /// The message of `throw value`.
-fn thrown(value: &Dynamic) -> Failure {
+fn thrown(value: &Dynamic, engine: &Engine) -> Failure {
     if let Some(failure) = value.clone().try_cast::<Failure>() {
         return failure;
     }
     // What `catch` makes of Rhai's own errors, thrown again.
     let message = value.read_lock::<Map>().and_then(|map| map.get("message").map(ToString::to_string));
-    let message = message.unwrap_or_else(|| value.to_string());
+    let message = message.unwrap_or_else(|| match value.is_string() {
+        true => value.to_string(),
+        false => in_words(engine, value),
+    });
     Failure::script(if message.is_empty() { "the script threw an error without a message".into() } else { message })
 }
 
@@ -204,7 +216,7 @@ fn unknown_function(signature: &str, source: &str, library: &Library, engine: &E
     if same.is_empty() {
         let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
         let hint = did_you_mean(full, names);
-        return Failure { hint, ..Failure::script(format!("unknown function: {full}{arguments}")) };
+        return Failure { hint, ..Failure::script(format!("unknown function: {}{arguments}", short(full))) };
     }
     let failure = Failure::script(format!("wrong arguments: {full}{arguments}"));
     if !full.contains(char::is_alphanumeric) {
@@ -238,7 +250,11 @@ fn signatures(engine: &Engine) -> Vec<(String, Vec<String>)> {
 
 /// Types in Rhai's messages as a script's author knows them.
 fn readable_types(text: &str, engine: &Engine) -> String {
-    let text = text.replace("&str | ImmutableString | String", "string");
+    let text = text
+        .replace("&str | ImmutableString | String", "string")
+        .replace(std::any::type_name::<Rc<RefCell<Dynamic>>>(), "a value that a closure shares")
+        .replace(std::any::type_name::<Range<rhai::INT>>(), "range")
+        .replace(std::any::type_name::<RangeInclusive<rhai::INT>>(), "range=");
     let mut readable = String::with_capacity(text.len());
     let mut rest = text.as_str();
     while !rest.is_empty() {

@@ -4,6 +4,8 @@
 //! the place of errors out of native modules. A [`Stop`] ends a script from inside, past every `try`. Which exit code
 //! follows is decided here; how an error looks on screen is decided in [`super::diagnosis`].
 
+use std::borrow::Cow;
+
 use rhai::plugin::*;
 use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext, Position};
 
@@ -147,6 +149,25 @@ pub fn unplaced(err: impl Into<Failure>) -> Box<EvalAltResult> {
 /// An error with `message` at the place of this call unless `ok`.
 pub fn check_arg(ctx: &NativeCallContext, ok: bool, message: impl FnOnce() -> String) -> ScriptResult<()> {
     if ok { Ok(()) } else { Err(script_error(ctx, message())) }
+}
+
+/// A value for a message: what is long is cut.
+pub fn short(text: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 100;
+    match text.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &text[..at]).into(),
+        None => text.into(),
+    }
+}
+
+/// A script's value for a message: as text, or, of types whose text would be a name in Rust, their name.
+pub fn in_words(engine: &Engine, value: &Dynamic) -> String {
+    const RUST: &str = concat!(env!("CARGO_CRATE_NAME"), "::");
+    let text = value.to_string();
+    match text.contains(RUST) || text.starts_with("core::") {
+        true => format!("a value of type {}", engine.map_type_name(value.type_name())),
+        false => short(&text).into_owned(),
+    }
 }
 
 /// Why a script is ended from inside; no `catch` of the script sees it.

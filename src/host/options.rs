@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 
-use super::errors::{Failure, ScriptResult, script_error};
+use super::errors::{Failure, ScriptResult, in_words, script_error};
 use super::suggest::did_you_mean;
 
 thread_local! {
@@ -50,7 +50,7 @@ impl<'a> OptionMap<'a> {
             Some(value) if value.is_unit() => Ok(None),
             Some(value) => {
                 let got = self.ctx.engine().map_type_name(value.type_name()).to_owned();
-                let shown = value.to_string();
+                let shown = in_words(self.ctx.engine(), &value);
                 T::from_option(value)
                     .map(Some)
                     .ok_or_else(|| self.error(format!("{key}: expected {}, got {shown} ({got})", T::EXPECTED)))

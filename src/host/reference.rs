@@ -166,6 +166,9 @@ fn read(engine: &Engine, info: &rhai::FuncInfo, standard: bool) -> Option<Functi
         return None;
     }
     let (role, name) = role_of(&data.name)?;
+    if data.params_info.iter().any(|text| out_of_reach(text)) {
+        return None;
+    }
     let params = (0..data.num_params).map(|at| match data.params_info.get(at) {
         Some(text) => param(engine, text, at),
         None => Param { name: format!("arg{}", at + 1), kind: String::new() },
@@ -179,6 +182,13 @@ fn read(engine: &Engine, info: &rhai::FuncInfo, standard: bool) -> Option<Functi
         docs: Docs::parse(data.comments.iter().map(|line| line.as_str())),
         standard,
     })
+}
+
+/// Whether a parameter is of a kind of number that no script has: all of theirs are `int` and `float`.
+fn out_of_reach(param: &str) -> bool {
+    const KINDS: [&str; 12] = ["i8", "u8", "i16", "u16", "i32", "u32", "u64", "i128", "u128", "isize", "usize", "f32"];
+    let mut words = param.split(|c: char| !c.is_alphanumeric() && c != '_');
+    param.contains("Range<FLOAT") || words.any(|word| KINDS.contains(&word))
 }
 
 /// What Rhai's name of a function says it is; `None` for names no script can write.
@@ -224,6 +234,8 @@ pub fn type_name(engine: &Engine, rust: &str) -> String {
         "Map" => "map".into(),
         "Blob" => "blob".into(),
         "FnPtr" => "function".into(),
+        range if range.starts_with("Range<") => "range".into(),
+        range if range.starts_with("RangeInclusive<") => "range=".into(),
         "Failure" => "error".into(),
         "ValPass" => "ValBatches".into(),
         other => match (convert::shown(other), other.strip_suffix("Handle")) {

@@ -29,6 +29,10 @@ use crate::energy::config::Config;
 use crate::energy::reading::Reading;
 use crate::nn::Registry;
 
+/// Names of the logs in a run's directory.
+const METRICS: &str = "metrics.jsonl";
+const LAYERS: &str = "layers.jsonl";
+
 /// What a run is started with.
 pub struct Setup {
     /// The run directory; it exists.
@@ -110,8 +114,8 @@ impl Run {
             },
         };
         record::account_for_loss(&setup.dir, state.wall_s, state.energy.as_ref(), &mut setup.record)?;
-        let metrics = LineLog::open(&setup.dir.join("metrics.jsonl"), state.metrics_bytes)?;
-        let layers = LineLog::open(&setup.dir.join("layers.jsonl"), state.layers_bytes)?;
+        let metrics = LineLog::open(&setup.dir.join(METRICS), state.metrics_bytes)?;
+        let layers = LineLog::open(&setup.dir.join(LAYERS), state.layers_bytes)?;
         let events = tensorboard::open(&setup.dir.join("tensorboard"), state.step)?;
         let wall = Duration::from_secs_f64(state.wall_s);
         let cost = Cost::start(setup.energy.as_ref(), state.energy, wall, &mut setup.record);
@@ -146,6 +150,8 @@ impl Run {
 
     /// The directory has been moved: the first of several runs becomes a child of their parent.
     pub fn set_dir(&mut self, dir: PathBuf) {
+        self.metrics.set_path(dir.join(METRICS));
+        self.layers.set_path(dir.join(LAYERS));
         self.setup.dir = dir;
     }
 

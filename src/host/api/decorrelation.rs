@@ -10,7 +10,7 @@ use super::models::{ModelHandle, Network};
 use super::schedule::ScheduleHandle;
 use super::tensor::size;
 use crate::host::convert::Patterns;
-use crate::host::errors::{ScriptResult, script_error};
+use crate::host::errors::{ScriptResult, in_words, script_error};
 use crate::host::options::{FromOption, OptionMap};
 use crate::host::say::say;
 use crate::nn::{
@@ -116,7 +116,7 @@ fn stop_at(options: &OptionMap, value: Dynamic) -> ScriptResult<StopAt> {
 /// One pattern, or an array of them.
 fn patterns(ctx: &NativeCallContext, patterns: Dynamic) -> ScriptResult<Vec<String>> {
     let one = |pattern: Dynamic| {
-        let shown = pattern.to_string();
+        let shown = in_words(ctx.engine(), &pattern);
         pattern.into_string().map_err(|_| script_error(ctx, format!("patterns: expected texts, got {shown}")))
     };
     match patterns.read_lock::<Array>() {

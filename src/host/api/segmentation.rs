@@ -12,7 +12,7 @@ use super::models::{ModelHandle, Network, PictureHandle, check_classes, check_si
 use super::tensor::{TensorHandle, size};
 use crate::confusion::Confusion;
 use crate::host::convert::{self, Classes, MaybeFloat};
-use crate::host::errors::{ScriptResult, check_arg, script_error};
+use crate::host::errors::{ScriptResult, check_arg, in_words, script_error};
 use crate::host::options::{ImageSize, OptionMap};
 use crate::host::session::Session;
 use crate::nn::{NnResult, Prediction, Upernet, UpernetConfig, VitConfig, pos_embed};
@@ -45,12 +45,11 @@ pub fn class_names(ctx: &NativeCallContext, classes: &Dynamic) -> ScriptResult<V
     }
     let names = classes.read_lock::<Array>().map(|names| names.to_vec());
     let names = names.ok_or_else(|| script_error(ctx, "classes: expected their names, or how many there are"))?;
-    let name = |name: Dynamic| name.into_immutable_string();
-    names
-        .into_iter()
-        .map(name)
-        .collect::<Result<_, _>>()
-        .map_err(|got| script_error(ctx, format!("classes: expected names, got {got}")))
+    let name = |name: Dynamic| {
+        let got = in_words(ctx.engine(), &name);
+        name.into_immutable_string().map_err(|_| script_error(ctx, format!("classes: expected names, got {got}")))
+    };
+    names.into_iter().map(name).collect()
 }
 
 /// The shape of `encoder`'s vision transformer, with the changes that fine-tuning may make.

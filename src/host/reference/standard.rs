@@ -12,7 +12,7 @@ pub fn by_type(reference: &Reference) -> Vec<(&'static str, BTreeSet<String>)> {
     let mut found: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
     for function in reference.functions.iter().filter(|function| function.standard && is_shown(function)) {
         let kind = function.params.first().map_or("", |param| param.kind.as_str());
-        let kind = if kind.contains("Range") { "range" } else { kind };
+        let kind = if kind == "range=" { "range" } else { kind };
         let place = TYPES.iter().position(|known| *known == kind).unwrap_or(TYPES.len());
         found.entry(place).or_default().insert(function.name.clone());
     }

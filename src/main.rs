@@ -32,6 +32,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Say what is wrong with a script without running it, and list its parameters
+    ///
+    /// Exit codes: 0 nothing is wrong, though there may be warnings; 1 something would end the run; 2 there is no such script.
+    Check(CheckArgs),
+    /// Run a script, and again whenever it is saved: hooks are patched into the run, other edits restart it
+    Watch(WatchArgs),
     /// Write a model's weights for timm, the MAE release or Hugging Face, decorrelation folded in
     Export(ExportArgs),
     /// Say what this machine has for training and metering: what was found, what is missing, what to do
@@ -72,6 +78,16 @@ impl From<GridArgs> for EnergyOptions {
         let GridArgs { country, region, pue, carbon_intensity: intensity, carbon_live: live } = args;
         Self { country, region, pue, intensity, live }
     }
+}
+
+#[derive(clap::Args)]
+struct CheckArgs {
+    /// Script to look at
+    script: PathBuf,
+
+    /// One JSON object on stdout; docs/check.md describes it
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -148,6 +164,16 @@ struct ExportArgs {
 }
 
 #[derive(clap::Args)]
+struct WatchArgs {
+    /// Go on with weights and step of the run that an edit stopped, where the model still fits
+    #[arg(long = "continue")]
+    carry_on: bool,
+
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(clap::Args)]
 struct RunArgs {
     /// Script to run; not needed with --resume
     script: Option<PathBuf>,
@@ -197,16 +223,18 @@ struct RunArgs {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = match cli.command {
+        Some(Command::Check(args)) => host::check::check(&args.script, args.json),
+        Some(Command::Watch(args)) => run(args.run, |options| host::watch(options, args.carry_on)),
         Some(Command::Export(args)) => export(args),
         Some(Command::Doctor(args)) => host::energy::doctor::doctor(&args.runs, args.grid.into(), args.json),
         Some(Command::Api(args)) => reference::api(&args.folder, args.check),
         Some(Command::Energy(args)) => energy(args),
-        None => run(cli.run),
+        None => run(cli.run, host::run),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
-fn run(args: RunArgs) -> i32 {
+fn run(args: RunArgs, then: impl FnOnce(Options) -> i32) -> i32 {
     let script = match (args.script, &args.resume) {
         (Some(_), Some(_)) => {
             usage(ErrorKind::ArgumentConflict, "--resume runs the script saved in the run: leave SCRIPT out")
@@ -219,7 +247,7 @@ fn run(args: RunArgs) -> i32 {
         Ok(device) => device,
         Err(err) => return host::report(&err.into()),
     };
-    host::run(Options {
+    then(Options {
         script,
         set: args.set,
         runs: args.runs,

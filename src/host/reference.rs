@@ -113,13 +113,13 @@ pub struct Reference {
 impl Reference {
     /// What `engine` has registered, in the order of namespace, name and number of parameters. Some milliseconds.
     pub fn of(engine: &Engine) -> Self {
-        let all = |standard| engine.collect_fn_metadata(None, |info| read(engine, &info, true), standard);
-        let mut functions = all(true);
-        let ours: std::collections::HashSet<String> = all(false).iter().map(key).collect();
-        for function in &mut functions {
-            function.standard = !ours.contains(&key(function));
-        }
-        functions.sort_by_cached_key(|function| (key(function), function.standard));
+        let all = |standard| engine.collect_fn_metadata(None, |info| read(engine, &info, standard), standard);
+        let mut functions = all(false);
+        // What we have registered hides what is Rhai's.
+        let ours: std::collections::HashSet<String> = functions.iter().map(key).collect();
+        functions.extend(all(true).into_iter().filter(|function| !ours.contains(&key(function))));
+        // Names of parameters and all the rest decide between equal ones, so that the choice is always the same.
+        functions.sort_by_cached_key(|f| (key(f), f.signature(), f.returns.clone(), f.docs.text.clone()));
         functions.dedup_by_key(|function| key(function));
         functions.sort_by_cached_key(|f| (f.namespace.clone(), f.name.clone(), f.role, f.params.len(), key(f)));
         Self { functions }
@@ -237,8 +237,7 @@ pub fn type_name(engine: &Engine, rust: &str) -> String {
         range if range.starts_with("Range<") => "range".into(),
         range if range.starts_with("RangeInclusive<") => "range=".into(),
         "Failure" => "error".into(),
-        "Steps" => "steps for a loop".into(),
-        "MicroBatches" | "ValPass" => "batches for a loop".into(),
+        "ValPass" => "ValBatches".into(),
         other => match (convert::shown(other), other.strip_suffix("Handle")) {
             (Some(shown), _) => shown.to_owned(),
             (None, Some(ours)) => ours.to_owned(),

@@ -16,6 +16,8 @@ use super::runs::Runs;
 use super::sandbox::Sandbox;
 use super::say::print_line;
 use super::signals;
+use super::warm::Warm;
+use super::watch::Watching;
 
 /// The command line of a run, already validated.
 #[derive(Clone, Debug)]
@@ -97,6 +99,10 @@ pub struct Session {
     draws: Cell<u64>,
     /// The training runs this script has made.
     pub(super) runs: Runs,
+    /// What outlives this session.
+    pub(super) warm: Rc<Warm>,
+    /// Under `watch`.
+    pub(super) watching: Option<Rc<Watching>>,
     printer: RefCell<Printer>,
 }
 
@@ -104,6 +110,15 @@ impl Session {
     /// # Errors
     /// If a folder named on the command line cannot be read, or the run to resume is not one.
     pub fn new(options: Options) -> Result<Rc<Self>, Failure> {
+        Self::within(options, Rc::default(), None)
+    }
+
+    /// The session of a script that is run again whenever it is saved: `warm` is what it shares with those before and after.
+    pub(super) fn watched(options: Options, warm: Rc<Warm>, watching: Rc<Watching>) -> Result<Rc<Self>, Failure> {
+        Self::within(options, warm, Some(watching))
+    }
+
+    fn within(options: Options, warm: Rc<Warm>, watching: Option<Rc<Watching>>) -> Result<Rc<Self>, Failure> {
         let store = match &options.resume {
             Some(run) => SourceStore::saved(run)?,
             None => SourceStore::disk(&options.script)?,
@@ -122,6 +137,8 @@ impl Session {
             seed: Cell::new(options.seed.unwrap_or(0)),
             draws: Cell::new(0),
             runs: Runs::default(),
+            warm,
+            watching,
             printer: RefCell::new(Box::new(print_line)),
             options,
         }))
@@ -146,6 +163,22 @@ impl Session {
 
     pub(super) fn set_engine(&self, engine: &Rc<Engine>) {
         *self.engine.borrow_mut() = Rc::downgrade(engine);
+    }
+
+    /// Looks for edits of a watched script, and patches its functions where that will do. Whether the script is to end here,
+    /// for its next version to start.
+    pub(super) fn edited(&self) -> bool {
+        self.watching.as_ref().is_some_and(|watching| watching.look(self))
+    }
+
+    /// The sources that a run directory is to hold: what runs now, by key, the script first.
+    pub fn running_sources(&self) -> Vec<(String, String)> {
+        let mut sources = self.library.sources();
+        let patched = self.watching.as_ref().and_then(|watching| watching.revision());
+        if let (Some(script), Some(patched)) = (sources.first_mut(), patched) {
+            script.1 = patched.text();
+        }
+        sources
     }
 
     /// Whether SIGINT or SIGTERM came in. Long native calls poll it.

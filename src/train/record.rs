@@ -34,7 +34,7 @@ const OF_THE_RUN: [&str; 9] =
     ["status", "step", "steps", "wall_s", "elapsed_s", "best", "lost_s", "lost_kwh", "energy"];
 
 /// What a run is started with; resuming and grouping rely on it.
-const OF_THE_START: [&str; 16] = [
+const OF_THE_START: [&str; 18] = [
     "run_id",
     "name",
     "script",
@@ -51,6 +51,8 @@ const OF_THE_START: [&str; 16] = [
     "auto",
     "images",
     "normalization",
+    "continued_from",
+    "patches",
 ];
 
 /// Takes over what `run.json` said before, and adds what a kill has lost, this time and earlier: seconds and energy that were

@@ -231,7 +231,8 @@ fn rhai_page(reference: &Reference) -> String {
     let mut text = head("What comes with Rhai");
     text.push_str(
         "Scripts are written in Rhai, whose language and library are told in *The Rhai Book*. These are the names of its \
-         functions and properties that are there; `eval` is not. Files, processes and the network are out of reach.\n",
+         functions and properties that are there, beside the words of the language itself: `type_of`, `Fn`, `call`, `curry`, `is_def_var` and \
+         their kin. `eval` is not. Files, processes and the network are out of reach.\n",
     );
     for (kind, names) in standard::by_type(reference) {
         let title = if kind.is_empty() { "Others".to_owned() } else { format!("On `{kind}`") };

@@ -20,15 +20,18 @@ use crate::host::progress::Progress;
 use crate::host::runs::{self, SharedRun};
 use crate::host::say::{print_line, say};
 use crate::host::session::Session;
-use crate::nn::TrainedOn;
-use crate::train::TrainError;
+use crate::nn::{Registry, TrainedOn};
 use crate::train::checkpoint::replace_file;
 use crate::train::experiment::write_sources;
-use crate::train::run::{Goal, Run, Setup, Status, read_scalar};
+use crate::train::run::{Carried, Goal, Run, Setup, Status, read_scalar};
+use crate::train::{AdamW, TrainError};
 
 mod output;
 mod steps;
 use steps::Steps;
+
+/// What `run.json` will hold.
+type Record = serde_json::Map<String, Value>;
 
 /// A run as scripts hold it: copies are the same run.
 #[derive(Clone)]
@@ -149,7 +152,7 @@ mod types {
     /// ```
     pub type Run = RunHandle;
 
-    /// The steps of a run that are left, for a `for` loop.
+    /// What `run.steps(total)` gives, for a `for` loop.
     pub type Steps = super::Steps;
 }
 
@@ -159,7 +162,9 @@ mod functions {
     /// Starts a run: makes its directory, or, under `--resume`, restores model, optimizer and step from its last checkpoint.
     ///
     /// Options:
-    /// - `model` (Model), `opt` (Optimizer), `loader` (Loader): what is trained, and what checkpoints hold
+    /// - `model` (Model): what is trained
+    /// - `opt` (Optimizer): by which; checkpoints hold both
+    /// - `loader` (Loader): on what
     /// - `val` (ValLoader): a validation loader, for the list of files
     /// - `recipe` (map): kept in `run.json`
     /// - `name` (string, the script's): in `run.json`, and of the directory where a script makes several
@@ -215,7 +220,7 @@ mod functions {
 
         let place = |err: Failure| script_error(&ctx, err);
         let dir = session.runs.next_directory(&session, &name).map_err(place)?;
-        let mut record = serde_json::Map::new();
+        let mut record = Record::new();
         record.insert("name".to_owned(), json!(name));
         record.extend(runs::about(&session));
         if let Some(mut recipe) = recipe {
@@ -235,10 +240,11 @@ mod functions {
         let (mean, std) = (normalization.mean.clone(), normalization.std.clone());
         registry.set_trained_on(Some(TrainedOn { mean, std, classes, colors }));
 
+        let carried = carried(&session, registry, &optimizer.0, &mut record);
         let mut datasets = vec![loader.loader.dataset().clone()];
         datasets.extend(val.as_ref().map(|val| val.loader.dataset().clone()));
         let started = || -> Result<Run, TrainError> {
-            write_sources(&dir, &session.library.sources())?;
+            write_sources(&dir, &session.running_sources())?;
             write_files(&dir, &datasets)?;
             Run::start(Setup {
                 dir: dir.clone(),
@@ -252,6 +258,7 @@ mod functions {
                 save_every,
                 goal,
                 energy,
+                carried,
             })
         };
         let run = started().map_err(|err| script_error(&ctx, err))?;
@@ -297,9 +304,27 @@ mod functions {
     }
 }
 
+/// Under `watch --continue`: weights, moments and step of the run that an edit has stopped at this place of the script.
+fn carried(session: &Session, model: &Registry, optimizer: &AdamW, record: &mut Record) -> Option<Carried> {
+    let from = session.warm.carried(session.runs.count())?;
+    match Carried::take(&from, model, optimizer) {
+        Ok(carried) => {
+            let carried = carried?;
+            say(&format!("going on from step {} of {}", carried.step(), from.display()));
+            record.insert("continued_from".to_owned(), json!({ "run": from, "step": carried.step() }));
+            Some(carried)
+        }
+        Err(err) => {
+            say(&format!("starting anew: the weights of {} do not fit any more: {err}", from.display()));
+            None
+        }
+    }
+}
+
 fn typed<T: Clone + 'static>(options: &mut OptionMap, key: &'static str, what: &str) -> ScriptResult<T> {
     let value = options.need::<Dynamic>(key)?;
-    value.try_cast::<T>().ok_or_else(|| options.error(format!("{key}: expected {what}")))
+    let got = options.context().engine().map_type_name(value.type_name()).to_owned();
+    value.try_cast::<T>().ok_or_else(|| options.error(format!("{key}: expected {what}, got {got}")))
 }
 
 /// `files.txt`: which set each file went into, and its name.
@@ -352,7 +377,7 @@ mod methods {
                 None => inner.set_draws(session.draws()),
             }
             // A checkpoint from before the first step, so that there is always one to go back to.
-            if inner.step() == 0 && total > 0 && inner.resumed_at().is_none() {
+            if inner.step() == inner.carried() && inner.step() < total && inner.resumed_at().is_none() {
                 inner.save("last").map_err(|err| script_error(&ctx, err))?;
             }
             inner.step()

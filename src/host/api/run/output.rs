@@ -101,7 +101,7 @@ mod functions {
         record.insert("name".to_owned(), json!(name));
         record.extend(runs::about(&session));
         let started = || -> Result<SharedOutput, TrainError> {
-            write_sources(&dir, &session.library.sources())?;
+            write_sources(&dir, &session.running_sources())?;
             Output::start(dir.clone(), record, data)
         };
         let output = started().map_err(|err| script_error(&ctx, err))?;

@@ -32,6 +32,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Say what is wrong with a script without running it, and list its parameters
+    ///
+    /// Exit codes: 0 nothing is wrong, though there may be warnings; 1 something would end the run; 2 there is no such script.
+    Check(CheckArgs),
     /// Run a script, and again whenever it is saved: hooks are patched into the run, other edits restart it
     Watch(WatchArgs),
     /// Write a model's weights for timm, the MAE release or Hugging Face, decorrelation folded in
@@ -74,6 +78,16 @@ impl From<GridArgs> for EnergyOptions {
         let GridArgs { country, region, pue, carbon_intensity: intensity, carbon_live: live } = args;
         Self { country, region, pue, intensity, live }
     }
+}
+
+#[derive(clap::Args)]
+struct CheckArgs {
+    /// Script to look at
+    script: PathBuf,
+
+    /// One JSON object on stdout; docs/check.md describes it
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -209,6 +223,7 @@ struct RunArgs {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = match cli.command {
+        Some(Command::Check(args)) => host::check::check(&args.script, args.json),
         Some(Command::Watch(args)) => run(args.run, |options| host::watch(options, args.carry_on)),
         Some(Command::Export(args)) => export(args),
         Some(Command::Doctor(args)) => host::energy::doctor::doctor(&args.runs, args.grid.into(), args.json),

@@ -85,7 +85,9 @@ pub fn ints(ctx: &NativeCallContext, name: &str, value: &Dynamic) -> ScriptResul
     if let Ok(value) = value.as_int() {
         return Ok(vec![value]);
     }
-    let Some(items) = value.read_lock::<Array>() else { return mismatch(ctx, name, "an array of integers", value) };
+    let Some(items) = value.read_lock::<Array>() else {
+        return mismatch(ctx, name, "an integer or an array of integers", value);
+    };
     items.iter().map(|item| int(ctx, name, item)).collect()
 }
 

@@ -21,6 +21,25 @@ const MAX_EXPR_DEPTH: usize = 64;
 
 /// The engine of `session`. Keep it alive for as long as the script runs.
 pub fn build(session: &Rc<Session>) -> Rc<Engine> {
+    keep(session, new(session))
+}
+
+/// The same for looking at scripts without running them: code that can never run stays, and a name that nothing declares is no
+/// error of parsing, which would be the last one.
+pub fn build_to_check(session: &Rc<Session>) -> Rc<Engine> {
+    let mut engine = new(session);
+    engine.set_optimization_level(OptimizationLevel::None);
+    engine.set_strict_variables(false);
+    keep(session, engine)
+}
+
+fn keep(session: &Session, engine: Engine) -> Rc<Engine> {
+    let engine = Rc::new(engine);
+    session.set_engine(&engine);
+    engine
+}
+
+fn new(session: &Rc<Session>) -> Engine {
     let mut engine = Engine::new();
     engine.set_module_resolver(Resolver(Rc::downgrade(session)));
     engine.set_default_tag(Dynamic::from(Rc::clone(session)));
@@ -49,8 +68,6 @@ pub fn build(session: &Rc<Session>) -> Rc<Engine> {
     engine.on_progress(move |_| counting.upgrade().and_then(|session| progress(&session)).map(Dynamic::from));
 
     register(&mut engine);
-    let engine = Rc::new(engine);
-    session.set_engine(&engine);
     engine
 }
 

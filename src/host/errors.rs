@@ -117,6 +117,9 @@ impl From<TorchError> for Failure {
             "size mismatch",
         ];
         let text = err.0;
+        if let Some(failure) = reworded(&text) {
+            return failure;
+        }
         if MACHINE.iter().any(|part| text.contains(part)) {
             return Self::machine(text);
         }
@@ -125,6 +128,27 @@ impl From<TorchError> for Failure {
             false => Self::script(text),
         }
     }
+}
+
+/// libtorch's sentences that say too little in a script.
+fn reworded(text: &str) -> Option<Failure> {
+    if text.contains("does not require grad and does not have a grad_fn") {
+        return Some(
+            Failure::script("backward: nothing that this value came from takes gradients")
+                .with_hint("a model's loss does; of tensors, call x.requires_grad() before computing with them"),
+        );
+    }
+    if text.contains("backward through the graph a second time") {
+        return Some(
+            Failure::script("backward: the gradients of this value have been computed already")
+                .with_hint("compute it anew before each backward()"),
+        );
+    }
+    let range = text.split_once("Dimension out of range (expected to be in range of [")?.1;
+    let (least, rest) = range.split_once(", ")?;
+    let (most, rest) = rest.split_once("], but got ")?;
+    let got = rest.split(')').next()?;
+    Some(Failure::script(format!("dimension {got} is out of range: expected {least} to {most}")))
 }
 
 impl From<tch::TchError> for Failure {

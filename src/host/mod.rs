@@ -12,8 +12,11 @@ use std::thread;
 
 use rhai::{Engine, EvalAltResult};
 
+use crate::libtorch::guard_stack;
+
 pub mod api;
 pub mod args;
+pub mod check;
 mod comments;
 pub mod convert;
 pub mod device;
@@ -21,6 +24,7 @@ pub mod diagnosis;
 pub mod energy;
 pub mod engine;
 pub mod errors;
+mod explain;
 pub mod export;
 mod memory;
 pub mod options;
@@ -32,8 +36,11 @@ mod sandbox;
 pub mod say;
 pub mod session;
 mod signals;
+mod signatures;
+mod slips;
 mod stdlib;
 mod suggest;
+mod syntax;
 mod warm;
 mod watch;
 mod weights;
@@ -45,6 +52,10 @@ pub use watch::watch;
 
 /// Name of the thread that runs scripts, by which its panics are told from others.
 const SCRIPT_THREAD: &str = "script";
+
+/// Said when the script's thread runs out of stack.
+const OVERFLOW: &str = "error: a value is nested too deeply, or holds itself\n\
+    hint: a closure that is put into a variable must not use that variable\n";
 
 /// How a script ended.
 #[derive(Clone, Debug)]
@@ -162,7 +173,11 @@ pub fn on_script_thread(work: impl FnOnce() -> Outcome + Send) -> Outcome {
 fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
     thread::scope(|scope| {
         let builder = thread::Builder::new().name(SCRIPT_THREAD.into()).stack_size(engine::STACK_BYTES);
-        match builder.spawn_scoped(scope, || catch_unwind(AssertUnwindSafe(work))) {
+        let begin = || {
+            guard_stack(engine::STACK_BYTES, OVERFLOW, Kind::Script.exit_code());
+            catch_unwind(AssertUnwindSafe(work))
+        };
+        match builder.spawn_scoped(scope, begin) {
             Ok(handle) => handle.join().unwrap_or_else(Err).map_err(|payload| bug(payload.as_ref())),
             Err(err) => Err(Failure::machine(format!("cannot start a thread: {err}"))),
         }

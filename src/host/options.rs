@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 
 use super::errors::{Failure, ScriptResult, in_words, script_error};
-use super::suggest::did_you_mean;
+use super::suggest::{did_you_mean, nearest};
 
 thread_local! {
     /// What was asked for on this thread, while somebody wants to know.
@@ -65,7 +65,16 @@ impl<'a> OptionMap<'a> {
     /// The value of a key that has no default.
     pub fn need<T: FromOption>(&mut self, key: &'static str) -> ScriptResult<T> {
         let what = self.what;
-        self.get(key)?.ok_or_else(|| self.error(format!("{what}: the option {key} is missing")))
+        if let Some(value) = self.get(key)? {
+            return Ok(value);
+        }
+        // A key that was meant to be this one says more than that it is missing.
+        let slip = self.map.keys().find(|given| nearest(given, [key]).is_some());
+        Err(self.error(match slip {
+            Some(given) => Failure::script(format!("{what}: no option is named {given}"))
+                .with_hint(format!("did you mean `{key}`?")),
+            None => Failure::script(format!("{what}: the option {key} is missing")),
+        }))
     }
 
     /// A whole number that cannot be negative.

@@ -9,6 +9,7 @@ use crate::host::args;
 use crate::host::convert::{self, Number};
 use crate::host::errors::{ScriptResult, check_arg, script_error};
 use crate::host::session::Session;
+use crate::host::suggest;
 
 /// Elements of an array, a text or a blob that one call may make.
 const MAX_LENGTH: INT = 100_000_000;
@@ -64,6 +65,21 @@ mod globals {
     #[rhai_fn(name = "assert", return_raw)]
     pub fn assert_only(ctx: NativeCallContext, condition: bool) -> ScriptResult<()> {
         check_arg(&ctx, condition, || "assertion failed".to_owned())
+    }
+
+    /// The one of `names` that `name` was probably meant to be; empty text if none is near. For messages of one's own:
+    /// `throw #{ message: …, hint: … }`.
+    ///
+    /// ```rhai
+    /// assert(nearest("bacth", ["batch", "steps"]) == "batch");
+    /// assert(nearest("frobnicate", ["batch", "steps"]) == "");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn nearest(ctx: NativeCallContext, name: ImmutableString, names: Array) -> ScriptResult<ImmutableString> {
+        let wrong = |kind: &str| script_error(&ctx, format!("names: expected an array of text, got {kind} in it"));
+        let text = |name: Dynamic| name.clone().into_immutable_string().map_err(|_| wrong(name.type_name()));
+        let names: Vec<ImmutableString> = names.into_iter().map(text).collect::<ScriptResult<_>>()?;
+        Ok(suggest::nearest(&name, names.iter().map(ImmutableString::as_str)).unwrap_or_default().into())
     }
 
     /// Waits for so many seconds; an interrupt ends the wait.

@@ -14,6 +14,7 @@ use crate::host::convert::{MaybeInt, MaybeMap, MaybePair};
 use crate::host::errors::{Failure, ScriptResult, script_error};
 use crate::host::options::{ImageSize, OptionMap};
 use crate::host::session::Session;
+use crate::host::suggest::did_you_mean;
 use crate::nn::upernet::cross_entropy;
 use crate::nn::{
     Architecture, Classifier, Conv2d, Conv2dConfig, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler,
@@ -346,7 +347,10 @@ mod methods {
     ) -> ScriptResult<TensorHandle> {
         let state = model.registry().state();
         let found = state.iter().find(|(own, _)| *own == name.as_str());
-        let (_, tensor) = found.ok_or_else(|| script_error(&ctx, format!("the model has no tensor {name}")))?;
+        let (_, tensor) = found.ok_or_else(|| {
+            let hint = did_you_mean(&name, state.iter().map(|(own, _)| own.as_str()));
+            script_error(&ctx, Failure { hint, ..Failure::script(format!("the model has no tensor {name}")) })
+        })?;
         Ok(tensor.f_detach_copy().map_err(|err| script_error(&ctx, err))?.into())
     }
 

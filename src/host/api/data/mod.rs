@@ -72,6 +72,12 @@ mod types {
     /// ```
     pub type Loader = LoaderHandle;
 
+    /// The micro-batches of one step, for a `for` loop.
+    pub type MicroBatches = super::MicroBatches;
+
+    /// One pass over validation batches, for a `for` loop.
+    pub type ValBatches = ValPass;
+
     /// Batches in file order, for validation and prediction.
     ///
     /// ```rhai

@@ -323,7 +323,8 @@ fn carried(session: &Session, model: &Registry, optimizer: &AdamW, record: &mut 
 
 fn typed<T: Clone + 'static>(options: &mut OptionMap, key: &'static str, what: &str) -> ScriptResult<T> {
     let value = options.need::<Dynamic>(key)?;
-    value.try_cast::<T>().ok_or_else(|| options.error(format!("{key}: expected {what}")))
+    let got = options.context().engine().map_type_name(value.type_name()).to_owned();
+    value.try_cast::<T>().ok_or_else(|| options.error(format!("{key}: expected {what}, got {got}")))
 }
 
 /// `files.txt`: which set each file went into, and its name.

@@ -228,12 +228,16 @@ pub fn round(folder: &Path, seed: u64, count: usize, log: &mut Log, panics: &Sha
 /// The call as a statement of its own, in a `try`, or under a loop.
 fn wrap(dice: &mut Dice, call: &Call) -> String {
     let text = &call.text;
-    match dice.below(20) {
+    match dice.below(30) {
         0 => {
             format!("{{ let value = (); try {{ value = {{ {text} }}; }} catch (err) {{ value = `${{err}}`; }} value }}")
         }
         1 => format!("{{ let n = 0; for x in {{ {text} }} {{ print(x); n += 1; if n > 2 {{ break; }} }} n }}"),
         2 => format!("{{ let work = || {{ {text} }}; work.call() }}"),
+        3 if dice.percent(50) => format!("for step in run.steps(run.step + 1) {{ {text} }}"),
+        3 => format!("run.untimed(|r| {{ for step in r.steps(r.step + 1) {{ {text} }} }})"),
+        4 if dice.percent(50) => format!("no_grad(|| {{ {text} }})"),
+        4 => format!("for batch in loader.micro(run.step) {{ {text} }}"),
         _ => text.clone(),
     }
 }

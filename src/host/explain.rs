@@ -240,7 +240,7 @@ fn role_of(text: &str, position: Position) -> &'static str {
 }
 
 /// Types in Rhai's messages as a script's author knows them.
-fn readable_types(text: &str, engine: &Engine) -> String {
+pub(super) fn readable_types(text: &str, engine: &Engine) -> String {
     let text = text
         .replace("&str | ImmutableString | String", "string")
         .replace(type_name::<Rc<RefCell<Dynamic>>>(), "a value that a closure shares")
@@ -253,7 +253,15 @@ fn readable_types(text: &str, engine: &Engine) -> String {
         let end = rest.find(|c| !in_path(c)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(if end == 0 { rest.chars().next().map_or(1, char::len_utf8) } else { end });
         let is_type = matches!(word, "i64" | "f64") || word.starts_with(concat!(env!("CARGO_CRATE_NAME"), "::"));
-        readable.push_str(if is_type { engine.map_type_name(word) } else { word });
+        readable.push_str(match word.rsplit_once("::") {
+            _ if is_type => engine.map_type_name(word),
+            Some((path, own))
+                if ["rhai", "core", "alloc", "std"].contains(&path.split("::").next().unwrap_or(path)) =>
+            {
+                own
+            }
+            _ => word,
+        });
         rest = after;
     }
     readable

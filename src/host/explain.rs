@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use rhai::{Dynamic, Engine, EvalAltResult, INT, Map, ParseErrorType, Position};
 
+use super::captures;
 use super::errors::{Failure, Stop, in_words};
 use super::reference::{Function, Reference, Role};
 use super::resolver::Library;
@@ -34,6 +35,7 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
             let words = words(&library.text(source).unwrap_or_default());
             with_near(script(format!("the map has no entry `{name}`")), name, &words)
         }
+        EvalAltResult::ErrorDataRace(text, _) if text.contains("of function") => captures::explain(text),
         EvalAltResult::ErrorModuleNotFound(name, _) => {
             let text = library.text(source).unwrap_or_default();
             let hint = module_hint(name, &text, &module_names(engine, imported_names(&text)));
@@ -76,10 +78,6 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
                 ("bool", _) => failure.with_hint("a condition is true or false: compare, as in `x == …`"),
                 _ => failure,
             }
-        }
-        EvalAltResult::ErrorDataRace(..) => {
-            let failure = script("a function given to a method uses the value that the method is called on".into());
-            failure.with_hint("use the function's own parameter, as in `run.untimed(|r| r.step)`")
         }
         EvalAltResult::ErrorDotExpr(text, _) => match property(text) {
             Some((name, owner, set)) => unknown_property(name, owner, set, engine),

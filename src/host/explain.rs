@@ -79,10 +79,6 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
                 _ => failure,
             }
         }
-        EvalAltResult::ErrorDataRace(..) => {
-            let failure = script("a function given to a method uses the value that the method is called on".into());
-            failure.with_hint("use the function's own parameter, as in `run.untimed(|r| r.step)`")
-        }
         EvalAltResult::ErrorDotExpr(text, _) => match property(text) {
             Some((name, owner, set)) => unknown_property(name, owner, set, engine),
             None => script(text.clone()),
@@ -242,7 +238,7 @@ fn role_of(text: &str, position: Position) -> &'static str {
 }
 
 /// Types in Rhai's messages as a script's author knows them.
-fn readable_types(text: &str, engine: &Engine) -> String {
+pub(super) fn readable_types(text: &str, engine: &Engine) -> String {
     let text = text
         .replace("&str | ImmutableString | String", "string")
         .replace(type_name::<Rc<RefCell<Dynamic>>>(), "a value that a closure shares")
@@ -255,7 +251,15 @@ fn readable_types(text: &str, engine: &Engine) -> String {
         let end = rest.find(|c| !in_path(c)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(if end == 0 { rest.chars().next().map_or(1, char::len_utf8) } else { end });
         let is_type = matches!(word, "i64" | "f64") || word.starts_with(concat!(env!("CARGO_CRATE_NAME"), "::"));
-        readable.push_str(if is_type { engine.map_type_name(word) } else { word });
+        readable.push_str(match word.rsplit_once("::") {
+            _ if is_type => engine.map_type_name(word),
+            Some((path, own))
+                if ["rhai", "core", "alloc", "std"].contains(&path.split("::").next().unwrap_or(path)) =>
+            {
+                own
+            }
+            _ => word,
+        });
         rest = after;
     }
     readable

@@ -166,8 +166,15 @@ impl<'a> Walker<'a> {
         functions
     }
 
-    fn judge_among(&self, name: &str, call: &FnCallExpr, method: bool, kind: &str, own: &[Callable]) -> Option<Fault> {
-        let mut args: Vec<String> = call.args.iter().map(|argument| self.known.kind_of(argument)).collect();
+    fn judge_among(
+        &mut self,
+        name: &str,
+        call: &FnCallExpr,
+        method: bool,
+        kind: &str,
+        own: &[Callable],
+    ) -> Option<Fault> {
+        let mut args: Vec<String> = call.args.iter().map(|argument| self.kind_of(argument)).collect();
         if method {
             args.insert(0, kind.to_owned());
         }

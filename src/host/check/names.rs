@@ -350,9 +350,9 @@ impl<'a> Walker<'a> {
                 let kind = self.kind_of(&pair.lhs);
                 self.chain(&pair.rhs, &kind);
             }
-            Expr::Index(pair, ..) => {
+            Expr::Index(pair, flags, _) => {
                 self.expression(&pair.lhs);
-                self.expression(&pair.rhs);
+                self.index(&pair.rhs, *flags);
             }
             Expr::And(parts, _) | Expr::Or(parts, _) | Expr::Coalesce(parts, _) => {
                 parts.iter().for_each(|part| self.expression(part));
@@ -374,11 +374,26 @@ impl<'a> Walker<'a> {
                 };
                 self.chain(&pair.rhs, &next);
             }
-            Expr::Index(pair, ..) => {
+            Expr::Index(pair, flags, _) => {
                 self.chain(&pair.lhs, kind);
-                self.expression(&pair.rhs);
+                self.index(&pair.rhs, *flags);
             }
             other => self.expression(other),
+        }
+    }
+
+    /// An index and, where the chain goes on, what follows it: `x[i].f()` is x indexed by "i, then f".
+    fn index(&mut self, expr: &Expr, flags: ASTFlags) {
+        match expr {
+            Expr::Dot(pair, ..) if !flags.contains(ASTFlags::BREAK) => {
+                self.expression(&pair.lhs);
+                self.chain(&pair.rhs, "");
+            }
+            Expr::Index(pair, inner, _) if !flags.contains(ASTFlags::BREAK) => {
+                self.expression(&pair.lhs);
+                self.index(&pair.rhs, *inner);
+            }
+            expr => self.expression(expr),
         }
     }
 

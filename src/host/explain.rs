@@ -1,8 +1,13 @@
 //! Rhai's errors in the words of the person who wrote the script, each with what would fix it where that can be told.
 
+use std::cell::RefCell;
+use std::ops::{Range, RangeInclusive};
+use std::rc::Rc;
+
 use rhai::{Dynamic, Engine, EvalAltResult, Map, ParseErrorType, Position};
 
-use super::errors::{Failure, Stop};
+use super::captures;
+use super::errors::{Failure, Stop, in_words};
 use super::reference::{Function, Reference, Role};
 use super::resolver::Library;
 use super::signatures::{Call, Callable, got as got_in_words, judge, natives, readable_type, wanted as type_in_words};
@@ -14,7 +19,7 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
     let names = || declared_names(&library.text(source).unwrap_or_default());
     let script = |text: String| Failure::script(text);
     match &err {
-        EvalAltResult::ErrorRuntime(value, _) => thrown(value),
+        EvalAltResult::ErrorRuntime(value, _) => thrown(value, engine),
         EvalAltResult::ErrorTerminated(token, _) => match token.clone().try_cast::<Stop>() {
             Some(Stop::Failed(failure)) => failure,
             Some(Stop::Interrupted | Stop::Restart) | None => script("the script was stopped".into()),
@@ -29,6 +34,7 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
             let words = words(&library.text(source).unwrap_or_default());
             with_near(script(format!("the map has no entry `{name}`")), name, &words)
         }
+        EvalAltResult::ErrorDataRace(text, _) if text.contains("of function") => captures::explain(text),
         EvalAltResult::ErrorModuleNotFound(name, _) => {
             let text = library.text(source).unwrap_or_default();
             let hint = module_hint(name, &text, &module_names(engine, imported_names(&text)));
@@ -120,13 +126,16 @@ fn imported_names(text: &str) -> Vec<String> {
 }
 
 /// The message of `throw value`.
-fn thrown(value: &Dynamic) -> Failure {
+fn thrown(value: &Dynamic, engine: &Engine) -> Failure {
     if let Some(failure) = value.clone().try_cast::<Failure>() {
         return failure;
     }
     // `throw #{ message: …, hint: … }`, or what `catch` makes of Rhai's own errors, thrown again.
     let entry = |name: &str| value.read_lock::<Map>().and_then(|map| map.get(name).map(ToString::to_string));
-    let message = entry("message").unwrap_or_else(|| value.to_string());
+    let message = entry("message").unwrap_or_else(|| match value.is_string() {
+        true => value.to_string(),
+        false => in_words(engine, value),
+    });
     let message = if message.is_empty() { "the script threw an error without a message".into() } else { message };
     Failure { hint: entry("hint").filter(|hint| !hint.is_empty()), ..Failure::script(message) }
 }
@@ -236,7 +245,11 @@ fn role_of(text: &str, position: Position) -> &'static str {
 
 /// Types in Rhai's messages as a script's author knows them.
 fn readable_types(text: &str, engine: &Engine) -> String {
-    let text = text.replace("&str | ImmutableString | String", "string");
+    let text = text
+        .replace("&str | ImmutableString | String", "string")
+        .replace(std::any::type_name::<Rc<RefCell<Dynamic>>>(), "a value that a closure shares")
+        .replace(std::any::type_name::<Range<rhai::INT>>(), "range")
+        .replace(std::any::type_name::<RangeInclusive<rhai::INT>>(), "range=");
     let mut readable = String::with_capacity(text.len());
     let mut rest = text.as_str();
     while !rest.is_empty() {

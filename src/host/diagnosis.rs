@@ -120,22 +120,8 @@ fn position_of(err: &EvalAltResult, source: &str, library: &Library) -> Position
         EvalAltResult::ErrorParsing(problem, position) => {
             syntax::explain(problem, *position, &library.text(source).unwrap_or_default()).1
         }
-        EvalAltResult::ErrorDataRace(what, position) if position.is_none() => {
-            place_of_call(what, &library.text(source).unwrap_or_default()).unwrap_or(Position::NONE)
-        }
         err => err.position(),
     }
-}
-
-/// The first call of the function that Rhai names in `what`, as in `argument #1 of function 'f'`, because it keeps no place.
-fn place_of_call(what: &str, text: &str) -> Option<Position> {
-    let name = what.split('\'').nth(1).unwrap_or(what);
-    let (line, at, source) = text.lines().enumerate().find_map(|(line, source)| {
-        let at = source.find(&format!(".{name}(")).filter(|_| !name.is_empty())?;
-        Some((line, at, source))
-    })?;
-    let column = source[..=at].chars().count() + 1;
-    Some(Position::new(u16::try_from(line + 1).ok()?, u16::try_from(column).ok()?))
 }
 
 impl fmt::Display for Diagnosis {

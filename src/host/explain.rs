@@ -42,8 +42,6 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
         }
         EvalAltResult::ErrorFor(_) => script("`for` goes through a range, an array or steps".into())
             .with_hint("numbers from 0 to n - 1 are `0..n`; a map has keys() and values()"),
-        EvalAltResult::ErrorDataRace(..) => script("a closure uses the value that it is called on from outside".into())
-            .with_hint("it is handed over as the closure's argument: run.untimed(|r| r.log(…))"),
         EvalAltResult::ErrorStackOverflow(_) => {
             script(format!("functions call each other too deeply (limit {})", engine.max_call_levels()))
                 .with_hint("a function that calls itself needs a case in which it does not")

@@ -10,6 +10,7 @@ use crate::host::comments::neutralize;
 use crate::host::diagnosis::Diagnosis;
 use crate::host::engine::parser;
 use crate::host::errors::Failure;
+use crate::host::reference::Docs;
 use crate::host::resolver::{Library, circle, is_std};
 use crate::host::session::Session;
 
@@ -32,6 +33,8 @@ pub struct Own {
     pub place: Position,
     /// Where its body begins.
     pub body: Position,
+    /// Keys that its last parameter may have, if its comment lists them.
+    pub options: Vec<String>,
     /// The type of values that it is a method of, if it says so.
     pub this_type: Option<String>,
 }
@@ -274,11 +277,18 @@ fn functions(ast: &AST, text: &str) -> Vec<Own> {
             private: function.access == FnAccess::Private,
             place: name_place(&function.name, function.body.start_position(), text),
             body: function.body.start_position(),
+            options: options(&function.comments),
             this_type: function.this_type.as_ref().map(ToString::to_string),
         })
         .collect();
     functions.sort_by_key(|function| function.body);
     functions
+}
+
+/// Options that take over those of other functions are not looked at.
+fn options(comments: &[impl AsRef<str>]) -> Vec<String> {
+    let docs = Docs::parse(comments.iter().map(AsRef::as_ref));
+    if docs.options_of.is_empty() { docs.options.into_iter().map(|option| option.key).collect() } else { Vec::new() }
 }
 
 /// Where the name of a function stands whose body begins at `body`; there, if its name is not found.

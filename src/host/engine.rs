@@ -42,6 +42,11 @@ pub fn build_to_check(session: &Rc<Session>) -> Rc<Engine> {
     keep(session, engine)
 }
 
+/// Parses as [`build`]'s engine does, for the errors that a run would show.
+pub fn parser(session: &Rc<Session>) -> Engine {
+    new(session)
+}
+
 fn keep(session: &Session, engine: Engine) -> Rc<Engine> {
     let engine = Rc::new(engine);
     session.set_engine(&engine);

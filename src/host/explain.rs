@@ -41,6 +41,8 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
             let hint = module_hint(name, &text, &module_names(engine, imported_names(&text)));
             Failure { hint, ..script(format!("unknown module: {name}")) }
         }
+        EvalAltResult::ErrorFor(_) => script("`for` goes through a range, an array or steps".into())
+            .with_hint("numbers from 0 to n - 1 are `0..n`; a map has keys() and values()"),
         EvalAltResult::ErrorStackOverflow(_) => {
             script(format!("functions call each other too deeply (limit {})", engine.max_call_levels()))
                 .with_hint("a function that calls itself needs a case in which it does not")
@@ -181,10 +183,13 @@ fn unknown_function(signature: &str, position: Position, source: &str, library: 
     let args: Vec<String> =
         arguments.split(", ").filter(|kind| !kind.is_empty()).map(|kind| readable_type(kind, engine)).collect();
     if !name.contains(char::is_alphanumeric) {
-        return Failure::script(match args.as_slice() {
+        let failure = Failure::script(match args.as_slice() {
             [a, b] => format!("cannot compute {a} {name} {b}"),
             args => format!("cannot compute {name}{}", args.join(", ")),
         });
+        let nothing = args.iter().any(|kind| kind == "()");
+        let hint = "`()` is nothing: a function returned no value, or a variable was never set";
+        return if nothing { failure.with_hint(hint) } else { failure };
     }
     let text = library.text(source).unwrap_or_default();
     let mut known = natives(&Reference::of(engine));

@@ -212,6 +212,7 @@ pub fn type_name(engine: &Engine, rust: &str) -> String {
         "Map" => "map".into(),
         "Blob" => "blob".into(),
         "FnPtr" => "function".into(),
+        "Failure" => "error".into(),
         other => match other.strip_suffix("Handle") {
             Some(ours) => ours.to_owned(),
             None => engine.map_type_name(other).to_owned(),

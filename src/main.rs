@@ -9,6 +9,7 @@ use dbp_host::host::device::DeviceChoice;
 use dbp_host::host::energy::command::CommandOptions;
 use dbp_host::host::energy::{Asked, EnergyOptions};
 use dbp_host::host::export::{ExportOptions, FormatChoice};
+use dbp_host::host::reference::command as reference;
 use dbp_host::host::{self, Options};
 
 /// Runs vision pre-training experiments written as short Rhai scripts.
@@ -31,6 +32,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Say what is wrong with a script without running it, and list its parameters
+    ///
+    /// Exit codes: 0 nothing is wrong, though there may be warnings; 1 something would end the run; 2 there is no such script.
+    Check(CheckArgs),
     /// Run a script, and again whenever it is saved: hooks are patched into the run, other edits restart it
     Watch(WatchArgs),
     /// Try tensors, models and data at a prompt, with history, completion and help
@@ -39,6 +44,8 @@ enum Command {
     Export(ExportArgs),
     /// Say what this machine has for training and metering: what was found, what is missing, what to do
     Doctor(DoctorArgs),
+    /// Write the script reference as Markdown pages, with definitions for editors
+    Api(ApiArgs),
     /// Run any program and say what it cost in energy and CO₂, by the meter that runs have
     Energy(EnergyArgs),
 }
@@ -76,6 +83,16 @@ impl From<GridArgs> for EnergyOptions {
 }
 
 #[derive(clap::Args)]
+struct CheckArgs {
+    /// Script to look at
+    script: PathBuf,
+
+    /// One JSON object on stdout; docs/check.md describes it
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
 struct DoctorArgs {
     /// Folder that run directories are to be made in
     #[arg(long, value_name = "DIR", default_value = "runs")]
@@ -87,6 +104,17 @@ struct DoctorArgs {
 
     #[command(flatten)]
     grid: GridArgs,
+}
+
+#[derive(clap::Args)]
+struct ApiArgs {
+    /// Folder of the pages
+    #[arg(value_name = "DIR", default_value = reference::USUAL_FOLDER)]
+    folder: PathBuf,
+
+    /// Write nothing; exit with 1 and name the pages that are stale
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(clap::Args)]
@@ -232,10 +260,12 @@ struct RunArgs {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = match cli.command {
+        Some(Command::Check(args)) => host::check::check(&args.script, args.json),
         Some(Command::Watch(args)) => run(args.run, |options| host::watch(options, args.carry_on)),
         Some(Command::Repl(args)) => repl(args),
         Some(Command::Export(args)) => export(args),
         Some(Command::Doctor(args)) => host::energy::doctor::doctor(&args.runs, args.grid.into(), args.json),
+        Some(Command::Api(args)) => reference::api(&args.folder, args.check),
         Some(Command::Energy(args)) => energy(args),
         None => run(cli.run, host::run),
     };

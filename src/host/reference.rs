@@ -5,9 +5,21 @@
 //!
 //! - options, so that `check` knows the keys a map may have: a line that begins with `Options:`, maybe naming functions whose
 //!   options are taken too (``Options: those of `models::vit`, and``), then a list, ``- `key` (type, default): meaning``;
-//! - an example, in a fence of ```` ```rhai ````, that is run as a test.
+//! - an example, in a fence of ```` ```rhai ````, that is run as a test, behind the setup of its subject ([`topics`]).
 
 use rhai::{Engine, FnAccess};
+
+use super::convert;
+
+pub mod command;
+mod definitions;
+mod markdown;
+pub mod pages;
+mod signatures;
+mod standard;
+pub mod std_modules;
+pub mod subjects;
+pub mod topics;
 
 /// What a function is to a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,13 +113,13 @@ pub struct Reference {
 impl Reference {
     /// What `engine` has registered, in the order of namespace, name and number of parameters. Some milliseconds.
     pub fn of(engine: &Engine) -> Self {
-        let all = |standard| engine.collect_fn_metadata(None, |info| read(engine, &info, true), standard);
-        let mut functions = all(true);
-        let ours: std::collections::HashSet<String> = all(false).iter().map(key).collect();
-        for function in &mut functions {
-            function.standard = !ours.contains(&key(function));
-        }
-        functions.sort_by_cached_key(|function| (key(function), function.standard));
+        let all = |standard| engine.collect_fn_metadata(None, |info| read(engine, &info, standard), standard);
+        let mut functions = all(false);
+        // What we have registered hides what is Rhai's.
+        let ours: std::collections::HashSet<String> = functions.iter().map(key).collect();
+        functions.extend(all(true).into_iter().filter(|function| !ours.contains(&key(function))));
+        // Names of parameters and all the rest decide between equal ones, so that the choice is always the same.
+        functions.sort_by_cached_key(|f| (key(f), f.signature(), f.returns.clone(), f.docs.text.clone()));
         functions.dedup_by_key(|function| key(function));
         functions.sort_by_cached_key(|f| (f.namespace.clone(), f.name.clone(), f.role, f.params.len(), key(f)));
         Self { functions }
@@ -154,6 +166,9 @@ fn read(engine: &Engine, info: &rhai::FuncInfo, standard: bool) -> Option<Functi
         return None;
     }
     let (role, name) = role_of(&data.name)?;
+    if data.params_info.iter().any(|text| out_of_reach(text)) {
+        return None;
+    }
     let params = (0..data.num_params).map(|at| match data.params_info.get(at) {
         Some(text) => param(engine, text, at),
         None => Param { name: format!("arg{}", at + 1), kind: String::new() },
@@ -167,6 +182,13 @@ fn read(engine: &Engine, info: &rhai::FuncInfo, standard: bool) -> Option<Functi
         docs: Docs::parse(data.comments.iter().map(|line| line.as_str())),
         standard,
     })
+}
+
+/// Whether a parameter is of a kind of number that no script has: all of theirs are `int` and `float`.
+fn out_of_reach(param: &str) -> bool {
+    const KINDS: [&str; 12] = ["i8", "u8", "i16", "u16", "i32", "u32", "u64", "i128", "u128", "isize", "usize", "f32"];
+    let mut words = param.split(|c: char| !c.is_alphanumeric() && c != '_');
+    param.contains("Range<FLOAT") || words.any(|word| KINDS.contains(&word))
 }
 
 /// What Rhai's name of a function says it is; `None` for names no script can write.
@@ -212,10 +234,14 @@ pub fn type_name(engine: &Engine, rust: &str) -> String {
         "Map" => "map".into(),
         "Blob" => "blob".into(),
         "FnPtr" => "function".into(),
+        range if range.starts_with("Range<") => "range".into(),
+        range if range.starts_with("RangeInclusive<") => "range=".into(),
         "Failure" => "error".into(),
-        other => match other.strip_suffix("Handle") {
-            Some(ours) => ours.to_owned(),
-            None => engine.map_type_name(other).to_owned(),
+        "ValPass" => "ValBatches".into(),
+        other => match (convert::shown(other), other.strip_suffix("Handle")) {
+            (Some(shown), _) => shown.to_owned(),
+            (None, Some(ours)) => ours.to_owned(),
+            (None, None) => engine.map_type_name(other).to_owned(),
         },
     }
 }

@@ -11,7 +11,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
-use rhai::{AST, ASTNode, Engine, EvalAltResult, Expr, Module, ModuleResolver, Position, Scope, Shared, Stmt};
+use rhai::{
+    AST, ASTNode, Engine, EvalAltResult, Expr, LexError, Module, ModuleResolver, Position, Scope, Shared, Stmt,
+};
 
 use super::comments;
 use super::errors::{Failure, ScriptResult};
@@ -205,7 +207,8 @@ fn or_current(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
-fn is_std(key: &str) -> bool {
+/// Whether a source comes with the program.
+pub fn is_std(key: &str) -> bool {
     key.starts_with("std/")
 }
 
@@ -407,10 +410,14 @@ impl Library {
         }
         let Some(text) = self.store.read(key).map_err(|err| err.at(Position::NONE))? else { return Ok(None) };
         let plain = comments::neutralize(&text);
+        let unclosed = comments::unclosed(&text);
         let mut sources = self.sources.borrow_mut();
         sources.retain(|source| source.key != key); // One that did not compile, at a prompt.
         sources.push(Source { key: key.to_owned(), text });
         drop(sources);
+        if let Some(place) = unclosed {
+            return Err(unclosed_comment(place).into());
+        }
         let mut ast = engine.compile(plain).map_err(EvalAltResult::from)?;
         ast.set_source(if key == self.store.script_key() { &self.script_source } else { key });
         let ast = Rc::new(ast);
@@ -450,10 +457,10 @@ impl Library {
         let circle = {
             let loading = self.loading.borrow();
             let chain: Vec<&str> = std::iter::once(script).chain(loading.iter().map(String::as_str)).collect();
-            chain.iter().position(|entry| *entry == key).map(|at| chain[at..].join(" → "))
+            chain.iter().position(|entry| *entry == key).map(|at| circle(&chain[at..], &key))
         };
-        if let Some(chain) = circle {
-            return Err(Failure::script(format!("imports form a circle: {chain} → {key}")).at(pos));
+        if let Some(failure) = circle {
+            return Err(failure.at(pos));
         }
         self.loading.borrow_mut().push(key.clone());
         let module = Module::eval_ast_as_new(Scope::new(), &ast, engine);
@@ -471,6 +478,19 @@ impl Library {
         self.modules.borrow_mut().insert(key, Rc::clone(&module));
         Ok(module)
     }
+}
+
+/// Rhai says nothing of it.
+fn unclosed_comment((line, column): (usize, usize)) -> EvalAltResult {
+    let number = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+    let problem = LexError::Runtime("this comment is never closed: the rest of the script is in it".into());
+    EvalAltResult::ErrorParsing(problem.into(), Position::new(number(line), number(column)))
+}
+
+/// What is wrong with importing `key`, whose import led to this file by `chain`.
+pub fn circle(chain: &[&str], key: &str) -> Failure {
+    Failure::script(format!("imports form a circle: {} → {key}", chain.join(" → ")))
+        .with_hint("move what both need into a third file that imports neither")
 }
 
 /// The paths that a source imports by a literal text, and where it does.

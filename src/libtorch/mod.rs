@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use thiserror::Error;
 
 pub use cuda::{cuda_bus_id, exit_now, load as load_cuda};
-pub use shim::{AdamWStep, clear_grads, fused_adamw};
+pub use shim::{AdamWStep, clear_grads, fused_adamw, grad_enabled};
 
 /// A failed libtorch operation: the first line of its message, without the C++ stack that follows.
 #[derive(Clone, Debug, Error)]

@@ -33,6 +33,11 @@ impl LineLog {
         Ok(Self { path: path.to_owned(), file, bytes: keep })
     }
 
+    /// The file has been moved to `path`, with the directory it lies in.
+    pub fn set_path(&mut self, path: PathBuf) {
+        self.path = path;
+    }
+
     pub fn append(&mut self, line: &impl Serialize) -> TrainResult<()> {
         let mut text = serde_json::to_vec(line).map_err(|err| TrainError::broken(&self.path, err))?;
         text.push(b'\n');

@@ -7,10 +7,13 @@
 
 use rhai::Engine;
 
+mod by_hand;
 mod classification;
+mod custom;
 pub(in crate::host) mod data;
 mod decorrelation;
 mod energy;
+mod functional;
 mod globals;
 pub(in crate::host) mod models;
 mod nn;
@@ -24,6 +27,7 @@ mod weights;
 /// Gives `engine` everything scripts can call.
 pub fn register(engine: &mut Engine) {
     globals::register(engine);
+    by_hand::register(engine);
     data::register(engine);
     energy::register(engine);
     models::register(engine);

@@ -1,20 +1,23 @@
 //! `nn`: layers and functions on tensors that the models are made of, for checking an idea.
 
 use rhai::plugin::*;
-use rhai::{Dynamic, Engine, INT, Map, NativeCallContext};
+use rhai::{Engine, INT, Map, NativeCallContext};
 use tch::Kind;
 
 use super::classification::entropy;
 use super::decorrelation::decorrelate_all;
 use super::models::{ModelHandle, Network};
 use super::tensor::{TensorHandle, size};
+use crate::host::convert::Pair;
 use crate::host::errors::{ScriptResult, check_arg, script_error};
 use crate::host::options::{FromOption, ImageSize, OptionMap};
 use crate::host::session::Session;
 use crate::nn::{Conv2d, Conv2dConfig, Linear, Registry, patch, pos_embed};
 
 pub fn register(engine: &mut Engine) {
-    engine.register_static_module("nn", exported_module!(functions).into());
+    let mut functions = exported_module!(functions);
+    combine_with_exported_module!(&mut functions, "functional", super::functional::functions);
+    engine.register_static_module("nn", functions.into());
 }
 
 fn new_linear(ctx: &NativeCallContext, in_features: INT, out_features: INT) -> ScriptResult<ModelHandle> {
@@ -28,12 +31,13 @@ fn new_linear(ctx: &NativeCallContext, in_features: INT, out_features: INT) -> S
     Ok(ModelHandle::new(Network::Linear(layer.map_err(|err| script_error(ctx, err))?), registry))
 }
 
-fn new_conv2d(
+/// The shape of a convolution, out of a map that may hold other options.
+pub fn conv_config(
     ctx: &NativeCallContext,
     (in_channels, out_channels): (INT, INT),
-    kernel: Dynamic,
+    kernel: Pair,
     options: &mut OptionMap,
-) -> ScriptResult<ModelHandle> {
+) -> ScriptResult<Conv2dConfig> {
     let kernel = ImageSize::from_option(kernel)
         .ok_or_else(|| options.error("kernel: expected a side in pixels, or [height, width]"))?;
     let mut pair = |name, usual| {
@@ -51,8 +55,18 @@ fn new_conv2d(
         bias: options.or("bias", true)?,
     };
     config.check().map_err(|err| script_error(ctx, err))?;
-    let session = Session::of(ctx);
     size::check(ctx, &[out_channels, in_channels / config.groups, kernel.0, kernel.1], Kind::Float)?;
+    Ok(config)
+}
+
+fn new_conv2d(
+    ctx: &NativeCallContext,
+    channels: (INT, INT),
+    kernel: Dynamic,
+    options: &mut OptionMap,
+) -> ScriptResult<ModelHandle> {
+    let config = conv_config(ctx, channels, kernel, options)?;
+    let session = Session::of(ctx);
     let registry = Registry::new(session.seed(), session.options.device, Kind::Float);
     let layer = Conv2d::new(&registry.root().sub("conv"), &config).map_err(|err| script_error(ctx, err))?;
     Ok(ModelHandle::new(Network::Conv2d(layer), registry))
@@ -62,10 +76,16 @@ fn check_patch_size(ctx: &NativeCallContext, patch_size: INT) -> ScriptResult<()
     check_arg(ctx, (1..=8192).contains(&patch_size), || format!("patch_size: expected 1 to 8192, got {patch_size}"))
 }
 
+/// Layers and functions on tensors that the models are made of, for checking an idea.
 #[export_module]
 mod functions {
     /// A linear layer named `linear`, `in_features → out_features`, Xavier-uniform, bias 0: a model that `optim` and
     /// `decorrelate("linear", …)` take.
+    ///
+    /// ```rhai
+    /// let layer = nn::linear(4, 2);
+    /// assert(layer.forward(tensor::ones([3, 4])).shape == [3, 2]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn linear(ctx: NativeCallContext, in_features: INT, out_features: INT) -> ScriptResult<ModelHandle> {
         super::new_linear(&ctx, in_features, out_features)
@@ -75,6 +95,15 @@ mod functions {
     /// `layer.update_decorrelation()` after each step.
     ///
     /// Options: those of `decorrelate`.
+    ///
+    /// ```rhai
+    /// let layer = nn::decor_linear(4, 2, #{ lr: 1e-2, sample: 1.0 });
+    /// let opt = optim::adamw(layer, #{});
+    /// layer.forward(tensor::randn([8, 4])).sum().backward();
+    /// opt.step();
+    /// layer.update_decorrelation();
+    /// assert(layer.decorrelated() == ["linear"]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn decor_linear(
         ctx: NativeCallContext,
@@ -89,14 +118,23 @@ mod functions {
 
     /// A convolution named `conv`, Xavier-uniform over a patch, bias 0. Shapes: `[N, C, H, W]` → `[N, out_channels, H', W']`.
     ///
-    /// `kernel` is a side or `[height, width]`. Options: `stride` (1), `padding` (0, zeros on both sides), `dilation` (1),
-    /// each a number or `[height, width]`; `groups` (1), `bias` (true).
+    /// Options:
+    /// - `stride` (int or [int, int], 1): pixels between two patches
+    /// - `padding` (int or [int, int], 0): zeros on both sides
+    /// - `dilation` (int or [int, int], 1): pixels between two of a patch
+    /// - `groups` (int, 1): divides the channels
+    /// - `bias` (bool, true): whether it has one
+    ///
+    /// ```rhai
+    /// let layer = nn::conv2d(3, 8, [3, 5], #{ stride: 2, padding: [1, 2] });
+    /// assert(layer.forward(tensor::zeros([1, 3, 16, 16])).shape == [1, 8, 8, 8]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn conv2d(
         ctx: NativeCallContext,
         in_channels: INT,
         out_channels: INT,
-        kernel: Dynamic,
+        kernel: Pair,
         options: Map,
     ) -> ScriptResult<ModelHandle> {
         let mut options = OptionMap::new(&ctx, "nn::conv2d", options);
@@ -108,12 +146,17 @@ mod functions {
     /// The same convolution, decorrelated: R acts on flattened patches, on each group's by itself; the bias is added after.
     ///
     /// Options: those of `nn::conv2d` and of `decorrelate`.
+    ///
+    /// ```rhai
+    /// let layer = nn::decor_conv2d(3, 8, 3, #{ padding: 1, lr: 1e-2 });
+    /// assert(layer.tensor("conv.decorrelation").shape == [27, 27]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn decor_conv2d(
         ctx: NativeCallContext,
         in_channels: INT,
         out_channels: INT,
-        kernel: Dynamic,
+        kernel: Pair,
         options: Map,
     ) -> ScriptResult<ModelHandle> {
         let mut options = OptionMap::new(&ctx, "nn::decor_conv2d", options);
@@ -123,6 +166,11 @@ mod functions {
     }
 
     /// Mean squared difference.
+    ///
+    /// ```rhai
+    /// let loss = nn::mse_loss(tensor::from([1.0, 3.0]), tensor::from([1.0, 1.0]));
+    /// assert(loss.item() == 2.0);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn mse_loss(
         ctx: NativeCallContext,
@@ -139,6 +187,11 @@ mod functions {
 
     /// Cross-entropy, averaged over the labels. Shapes: `logits [N, K]` or `[N, K, H, W]`, `labels [N]` or `[N, H, W]`, int64
     /// below K; 255 does not count.
+    ///
+    /// ```rhai
+    /// let loss = nn::cross_entropy(tensor::zeros([2, 4]), tensor::from([0, 3]));
+    /// assert((loss.item() - 4.0.ln()).abs() < 1e-6);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn cross_entropy(
         ctx: NativeCallContext,
@@ -149,6 +202,10 @@ mod functions {
     }
 
     /// Images as rows of flattened patches, pixels in (row, column, channel) order. Shapes: `[N, C, H, W]` → `[N, L, p·p·C]`.
+    ///
+    /// ```rhai
+    /// assert(nn::patchify(tensor::zeros([2, 3, 32, 64]), 16).shape == [2, 2 * 4, 16 * 16 * 3]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn patchify(ctx: NativeCallContext, images: TensorHandle, patch_size: INT) -> ScriptResult<TensorHandle> {
         check_patch_size(&ctx, patch_size)?;
@@ -157,6 +214,11 @@ mod functions {
     }
 
     /// Undoes `patchify` for a grid of `rows × columns` patches.
+    ///
+    /// ```rhai
+    /// let images = tensor::randn([2, 3, 32, 64]);
+    /// assert(nn::unpatchify(nn::patchify(images, 16), 16, 2, 4).allclose(images));
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn unpatchify(
         ctx: NativeCallContext,
@@ -171,6 +233,10 @@ mod functions {
     }
 
     /// Fixed 2-D sine-cosine positions, class token first. Shapes: `[1, 1 + rows·columns, width]`.
+    ///
+    /// ```rhai
+    /// assert(nn::sin_cos(16, 2, 3).shape == [1, 7, 16]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn sin_cos(ctx: NativeCallContext, width: INT, rows: INT, columns: INT) -> ScriptResult<TensorHandle> {
         check_arg(&ctx, width > 0 && width % 4 == 0, || format!("width: expected a multiple of 4, got {width}"))?;

@@ -35,8 +35,12 @@ struct Run {
     figure: String,
     best: Option<f64>,
     /// The figure by step.
-    curve: Vec<(u64, f64)>,
+    curve: Curve,
+    train_loss: Curve,
 }
+
+/// Values by step.
+type Curve = Vec<(u64, f64)>;
 
 impl Ended {
     /// Reads what the session's runs left.
@@ -77,8 +81,11 @@ impl Run {
         let figure = best.and_then(|best| best.keys().find(|key| *key != "step").cloned());
         let figure = figure.unwrap_or_else(|| "val_loss".to_owned());
         let lines = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap_or_default();
-        let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let curve = lines.filter_map(|line| Some((line["step"].as_u64()?, line[&figure].as_f64()?))).collect();
+        // The last line may be half written.
+        let lines: Vec<Value> = lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let curve = |name: &str| -> Curve {
+            lines.iter().filter_map(|line| Some((line["step"].as_u64()?, line[name].as_f64()?))).collect()
+        };
         Some(Self {
             name: record["name"].as_str()?.to_owned(),
             status: record["status"].as_str()?.to_owned(),
@@ -87,14 +94,17 @@ impl Run {
             wall_s: record["wall_s"].as_f64(),
             kwh: record["energy"]["energy_kwh"].as_f64(),
             best: best.and_then(|best| best.get(&figure)?.as_f64()),
+            curve: curve(&figure),
+            train_loss: curve("train_loss"),
             figure,
-            curve,
         })
     }
+}
 
-    fn at(&self, step: u64) -> Option<f64> {
-        self.curve.iter().find(|(at, _)| *at == step).map(|(_, value)| *value)
-    }
+/// The last step that both curves have, with both values.
+fn common(then: &Curve, now: &Curve) -> Option<(u64, f64, f64)> {
+    let at = |curve: &Curve, wanted: u64| curve.iter().find(|(step, _)| *step == wanted).map(|(_, value)| *value);
+    now.iter().rev().find_map(|(step, value)| Some((*step, at(then, *step)?, *value)))
 }
 
 fn rows(then: &Run, now: &Run) -> Vec<String> {
@@ -118,10 +128,12 @@ fn rows(then: &Run, now: &Run) -> Vec<String> {
     if then.figure == now.figure {
         row(&format!("{}, best", now.figure), then.best, now.best, &digits);
         // Runs of unequal length compare where both were measured last.
-        let common = now.curve.iter().rev().find(|(step, _)| then.at(*step).is_some());
-        if let Some((step, value)) = common.filter(|_| then.step != now.step) {
-            row(&format!("{} at step {step}", now.figure), then.at(*step), Some(*value), &digits);
+        if let Some((step, before, value)) = common(&then.curve, &now.curve).filter(|_| then.step != now.step) {
+            row(&format!("{} at step {step}", now.figure), Some(before), Some(value), &digits);
         }
+    }
+    if let Some((step, before, value)) = common(&then.train_loss, &now.train_loss) {
+        row(&format!("train_loss at step {step}"), Some(before), Some(value), &digits);
     }
     row("training time", then.wall_s, now.wall_s, &duration);
     let per_step = |run: &Run| run.wall_s.filter(|_| run.step > 0).map(|wall| 1000.0 * wall / run.step as f64);

@@ -170,7 +170,8 @@ impl Watching {
     fn wait(&self, last: &Library, failed: bool, engine: &Engine) -> bool {
         let patched = self.revision();
         let last = patched.as_deref().map_or(last, |revision| &revision.library);
-        // What was saved while the script ended is news as well.
+        // What was saved while the script ended is news as well; what ran is not.
+        *self.seen.borrow_mut() = last.files().into_iter().map(|(key, _)| (key.clone(), last.text(&key))).collect();
         self.files.borrow().set_changed();
         while !super::signals::interrupted() {
             std::thread::sleep(IDLE);

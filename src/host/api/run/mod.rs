@@ -7,13 +7,15 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, EvalAltResult, FLOAT, FnPtr, INT, ImmutableString, Map, NativeCallContext};
 use serde_json::{Value, json};
 
+use super::custom::refuse_part;
 use super::data::{LoaderHandle, ValLoaderHandle};
 use super::models::{ModelHandle, PictureHandle};
 use super::optim::OptimizerHandle;
 use super::tensor::TensorHandle;
 use crate::data::Dataset;
 use crate::host::args::to_json;
-use crate::host::errors::{Failure, ScriptResult, script_error, unplaced};
+use crate::host::convert::MaybeMap;
+use crate::host::errors::{Failure, ScriptResult, check_arg, in_words, script_error, unplaced};
 use crate::host::options::{OptionMap, number};
 use crate::host::progress::Progress;
 use crate::host::runs::{self, SharedRun};
@@ -38,7 +40,8 @@ pub struct RunHandle {
     run: SharedRun,
     session: Weak<Session>,
     model: ModelHandle,
-    optimizer: OptimizerHandle,
+    /// `None` where the script updates the weights itself.
+    optimizer: Option<OptimizerHandle>,
     /// Whose unreadable files are this run's.
     datasets: runs::Datasets,
     name: Rc<str>,
@@ -47,7 +50,7 @@ pub struct RunHandle {
 }
 
 pub fn register(engine: &mut Engine) {
-    engine.register_type_with_name::<RunHandle>("Run");
+    engine.register_global_module(exported_module!(types).into());
     engine.register_iterator_result::<Steps, INT>();
     let mut functions = exported_module!(functions);
     output::register(engine, &mut functions);
@@ -64,7 +67,9 @@ impl RunHandle {
         }
         let mut fields = serde_json::Map::new();
         let model = self.model.registry();
-        fields.insert("lr".to_owned(), json!(self.optimizer.0.last_lr()));
+        if let Some(optimizer) = &self.optimizer {
+            fields.insert("lr".to_owned(), json!(optimizer.0.last_lr()));
+        }
         if let Some(rate) = model.decor_rate() {
             fields.insert("decor_lr".to_owned(), json!(rate));
         }
@@ -128,34 +133,91 @@ fn logged(ctx: &NativeCallContext, name: &str, value: Dynamic) -> ScriptResult<V
     if let Ok(flag) = value.as_bool() {
         return Ok(json!(flag));
     }
-    let shown = value.type_name().to_owned();
+    let shown = in_words(ctx.engine(), &value);
     value.into_string().map(Value::String).map_err(|_| {
         script_error(ctx, format!("log: {name}: expected a number, text or a tensor of one value, got {shown}"))
     })
 }
 
+#[allow(dead_code)] // Names and comments are what the macro reads.
+#[export_module]
+mod types {
+    /// A training run: copies are the same run.
+    ///
+    /// ```rhai
+    /// let images = data::open(#{ name: "wirebond", size: 32, count: 8 });
+    /// let loader = data::loader(images, #{ batch: 4, image_size: 32 });
+    /// let model = models::mae(#{
+    ///     image_size: 32, patch_size: 8, channels: images.channels, embed_dim: 16, depth: 1, num_heads: 2,
+    ///     decoder_embed_dim: 16, decoder_depth: 1, decoder_num_heads: 2,
+    /// });
+    /// let opt = optim::adamw(model, #{});
+    /// let run = run::start(#{ model: model, opt: opt, loader: loader, log_every: 1 });
+    /// ```
+    pub type Run = RunHandle;
+
+    /// The steps of a run that are left, for a `for` loop.
+    pub type Steps = super::Steps;
+}
+
+/// Training runs: their steps, their figures, their directories.
 #[export_module]
 mod functions {
     /// Starts a run: makes its directory, or, under `--resume`, restores model, optimizer and step from its last checkpoint.
     ///
-    /// Options: `model`, `opt`, `loader`; `val` (a validation loader, for the list of files), `recipe` (a map, kept in
-    /// `run.json`), `name` (the script's), `validate_every` (steps; 0 is at the end only), `log_every` (10 steps),
-    /// `save_every` (steps; as often as it validates, 100 if it does not), `best` (the logged figure that decides which
-    /// checkpoint is the best: `"val_loss"`, or another; less is better where its name ends in `loss`, else more), `energy`
-    /// (how its energy is metered: options of `energy::meter`, a meter of that, or `false` for not at all).
+    /// What is handed over is what checkpoints hold. A loop over tensors of one's own needs no loader, and one that updates the
+    /// weights by itself no optimizer.
+    ///
+    /// Options:
+    /// - `model` (Model): what is trained
+    /// - `opt` (Optimizer, none): what trains it
+    /// - `loader` (Loader, none): its training images, for epochs, images per second and the list of files
+    /// - `val` (ValLoader, none): its validation images, for the list of files
+    /// - `batch` (int, none): without a loader, the images or examples of a step, for images per second
+    /// - `steps_per_epoch` (int, none): without a loader, how many steps are an epoch
+    /// - `recipe` (map, none): kept in `run.json`
+    /// - `name` (string, the script's): the end of the directory's name
+    /// - `validate_every` (int, 0): steps between two validations; 0 is at the end only
+    /// - `log_every` (int, 10): steps between two lines of `metrics.jsonl`
+    /// - `save_every` (int, as often as it validates, 100 if it does not): steps between two checkpoints
+    /// - `best` (string, "val_loss"): the logged figure that decides which checkpoint is the best; less is better where its name
+    ///   ends in `loss`, else more
+    /// - `energy` (map, Meter or false, metered): how its energy is metered: options of `energy::meter`, a meter of that, or
+    ///   `false` for not at all
+    ///
+    /// ```rhai
+    /// let layer = nn::linear(1, 1);
+    /// let opt = optim::adamw(layer, #{ lr: 0.1 });
+    /// let x = tensor::linspace(0, 1, 8).reshape([8, 1]);
+    /// let run = run::start(#{ model: layer, opt: opt, energy: false });
+    /// for step in run.steps(2) {
+    ///     let loss = nn::mse_loss(layer.forward(x), 2 * x);
+    ///     loss.backward();
+    ///     opt.step();
+    ///     run.log(#{ train_loss: loss });
+    /// }
+    /// assert(run.history("train_loss").len() == 2);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn start(ctx: NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
         let session = Session::of(&ctx);
         let mut options = OptionMap::new(&ctx, "run::start", options);
         let model = typed::<ModelHandle>(&mut options, "model", "a model")?;
-        let optimizer = typed::<OptimizerHandle>(&mut options, "opt", "an optimizer")?;
-        let loader = typed::<LoaderHandle>(&mut options, "loader", "a loader")?;
-        let val = match options.get::<Dynamic>("val")? {
-            Some(val) => Some(
-                val.try_cast::<ValLoaderHandle>().ok_or_else(|| options.error("val: expected a validation loader"))?,
-            ),
-            None => None,
+        refuse_part(&ctx, "run::start", &model)?;
+        let optimizer = typed_if_given::<OptimizerHandle>(&mut options, "opt", "an optimizer")?;
+        let loader = typed_if_given::<LoaderHandle>(&mut options, "loader", "a loader")?;
+        let val = typed_if_given::<ValLoaderHandle>(&mut options, "val", "a validation loader")?;
+        let own = (options.count("batch")?, options.count("steps_per_epoch")?);
+        let (images_per_step, steps_per_epoch) = match (&loader, own) {
+            (None, own) => own,
+            (Some(loader), (None, None)) => {
+                (Some(loader.loader.config().batch as u64), Some(loader.loader.steps_per_epoch()))
+            }
+            (Some(_), _) => return Err(options.error("run::start: batch and steps_per_epoch are the loader's to say")),
         };
+        for (name, value) in [("batch", images_per_step), ("steps_per_epoch", steps_per_epoch)] {
+            check_arg(&ctx, value != Some(0), || format!("{name}: expected 1 or more, got 0"))?;
+        }
         let recipe = options.get::<Map>("recipe")?;
         let name = options.or("name", runs::script_name(&session))?;
         let validate_every = options.count("validate_every")?.unwrap_or(0);
@@ -182,28 +244,26 @@ mod functions {
         record.insert("parameters".to_owned(), json!(registry.parameter_count()));
         let decorrelated: Vec<String> = registry.decorrelated().iter().map(|l| l.name().to_owned()).collect();
         record.insert("decorrelated".to_owned(), json!(decorrelated));
-        record.insert("images".to_owned(), json!(loader.loader.dataset().len()));
-        let normalization = loader.loader.normalization();
-        record.insert("normalization".to_owned(), json!(normalization));
-        let table = loader.loader.dataset().classes();
-        let (classes, colors) =
-            table.map_or_else(Default::default, |table| (table.names.clone(), table.colors.clone()));
-        let (mean, std) = (normalization.mean.clone(), normalization.std.clone());
-        registry.set_trained_on(Some(TrainedOn { mean, std, classes, colors }));
-
-        let carried = carried(&session, registry, &optimizer.0, &mut record);
-        let mut datasets = vec![loader.loader.dataset().clone()];
-        datasets.extend(val.as_ref().map(|val| val.loader.dataset().clone()));
+        if let Some(loader) = &loader {
+            record.insert("images".to_owned(), json!(loader.loader.dataset().len()));
+            record.insert("normalization".to_owned(), json!(loader.loader.normalization()));
+            registry.set_trained_on(Some(trained_on(loader)));
+        }
+        let carried = carried(&session, registry, optimizer.as_ref().map(|optimizer| &*optimizer.0), &mut record);
+        let train = loader.as_ref().map(|train| ("train", train.loader.dataset().clone()));
+        let val = val.as_ref().map(|val| ("val", val.loader.dataset().clone()));
+        let parts: Vec<(&str, Dataset)> = train.into_iter().chain(val).collect();
+        let datasets: Vec<Dataset> = parts.iter().map(|(_, dataset)| dataset.clone()).collect();
         let started = || -> Result<Run, TrainError> {
             write_sources(&dir, &session.running_sources())?;
-            write_files(&dir, &datasets)?;
+            write_files(&dir, &parts)?;
             Run::start(Setup {
                 dir: dir.clone(),
                 model: Rc::clone(registry),
-                optimizer: Rc::clone(&optimizer.0),
+                optimizer: optimizer.as_ref().map(|optimizer| Rc::clone(&optimizer.0)),
                 record,
-                images_per_step: loader.loader.config().batch as u64,
-                steps_per_epoch: loader.loader.steps_per_epoch(),
+                images_per_step,
+                steps_per_epoch,
                 log_every,
                 validate_every,
                 save_every,
@@ -240,6 +300,12 @@ mod functions {
     }
 
     /// Sets the seed of everything that is made after this call: weights, order, crops, masks. `--seed` wins.
+    ///
+    /// ```rhai
+    /// run::seed(7);
+    /// let first = nn::linear(4, 2).tensor("linear.weight");
+    /// assert(nn::linear(4, 2).tensor("linear.weight").allclose(first));
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn seed(ctx: NativeCallContext, seed: INT) -> ScriptResult<()> {
         let seed =
@@ -250,7 +316,7 @@ mod functions {
 }
 
 /// Under `watch --continue`: weights, moments and step of the run that an edit has stopped at this place of the script.
-fn carried(session: &Session, model: &Registry, optimizer: &AdamW, record: &mut Record) -> Option<Carried> {
+fn carried(session: &Session, model: &Registry, optimizer: Option<&AdamW>, record: &mut Record) -> Option<Carried> {
     let from = session.warm.carried(session.runs.count())?;
     match Carried::take(&from, model, optimizer) {
         Ok(carried) => {
@@ -268,15 +334,32 @@ fn carried(session: &Session, model: &Registry, optimizer: &AdamW, record: &mut 
 
 fn typed<T: Clone + 'static>(options: &mut OptionMap, key: &'static str, what: &str) -> ScriptResult<T> {
     let value = options.need::<Dynamic>(key)?;
-    value.try_cast::<T>().ok_or_else(|| options.error(format!("{key}: expected {what}")))
+    let got = options.context().engine().map_type_name(value.type_name()).to_owned();
+    value.try_cast::<T>().ok_or_else(|| options.error(format!("{key}: expected {what}, got {got}")))
 }
 
-/// `files.txt`: which set each file went into, and its name.
+fn typed_if_given<T: Clone + 'static>(
+    options: &mut OptionMap,
+    key: &'static str,
+    what: &str,
+) -> ScriptResult<Option<T>> {
+    let Some(value) = options.get::<Dynamic>(key)? else { return Ok(None) };
+    value.try_cast::<T>().map(Some).ok_or_else(|| options.error(format!("{key}: expected {what}")))
+}
+
+/// What a file of the model says of the images it was trained on.
+fn trained_on(loader: &LoaderHandle) -> TrainedOn {
+    let (normalization, table) = (loader.loader.normalization(), loader.loader.dataset().classes());
+    let (classes, colors) = table.map_or_else(Default::default, |table| (table.names.clone(), table.colors.clone()));
+    TrainedOn { mean: normalization.mean.clone(), std: normalization.std.clone(), classes, colors }
+}
+
+/// `files.txt`: which set each file went into, and its name; none without files.
 ///
 /// Errors: a resumed run whose files are others than they were.
-fn write_files(dir: &std::path::Path, datasets: &[Dataset]) -> Result<(), TrainError> {
+fn write_files(dir: &std::path::Path, parts: &[(&str, Dataset)]) -> Result<(), TrainError> {
     let mut text = String::new();
-    for (part, dataset) in ["train", "val"].iter().zip(datasets) {
+    for (part, dataset) in parts {
         for file in dataset.files() {
             text.push_str(&format!("{part}\t{file}\n"));
         }
@@ -291,6 +374,7 @@ fn write_files(dir: &std::path::Path, datasets: &[Dataset]) -> Result<(), TrainE
             );
             Err(TrainError::broken(&path, problem))
         }
+        Err(_) if text.is_empty() => Ok(()),
         Err(_) => replace_file(&path, text.as_bytes()),
     }
 }
@@ -299,6 +383,14 @@ fn write_files(dir: &std::path::Path, datasets: &[Dataset]) -> Result<(), TrainE
 mod methods {
     /// The steps that are left until there are `total`, for a `for` loop; numbers count from 0. Between two steps the run
     /// logs, saves, answers Ctrl-C, and calls the script's `on_step(run)`, `on_epoch(run)` and `on_validation(run)`.
+    ///
+    /// ```rhai
+    /// for step in run.steps(2) {
+    ///     for batch in loader.micro(step) { model.loss(batch).backward(); }
+    ///     opt.step();
+    /// }
+    /// assert(run.step == 2);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn steps(ctx: NativeCallContext, run: &mut RunHandle, total: INT) -> ScriptResult<Steps> {
         let total =
@@ -328,8 +420,13 @@ mod methods {
         Ok(Steps::new(run.clone(), ctx.global_runtime_state().clone()))
     }
 
-    /// Adds figures to this step's line of `metrics.jsonl`. A line is written for every `log_every`-th step and at every
-    /// validation; at other steps this costs nothing, and tensors are not read from the device.
+    /// Adds figures to this step's line of `metrics.jsonl`: numbers, text, flags, tensors of one value. A line is written for every
+    /// `log_every`-th step and at every validation; at other steps this costs nothing, and tensors are not read from the device.
+    ///
+    /// ```rhai
+    /// for step in run.steps(2) { run.log(#{ train_loss: 1.0 / (step + 1) }); }
+    /// assert(run.history("train_loss").len() == 2);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn log(ctx: NativeCallContext, run: &mut RunHandle, fields: Map) -> ScriptResult<()> {
         let mut inner = run.run.borrow_mut();
@@ -349,18 +446,45 @@ mod methods {
     }
 
     /// Adds a line to `layers.jsonl`: decorrelation loss and correlation of every decorrelated and every probed layer.
+    ///
+    /// ```rhai
+    /// model.probe_correlation("encoder.**");
+    /// for step in run.steps(1) {
+    ///     for batch in loader.micro(step) { model.loss(batch).backward(); }
+    ///     opt.step();
+    ///     run.log_layers();
+    /// }
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn log_layers(ctx: NativeCallContext, run: &mut RunHandle) -> ScriptResult<()> {
         run.run.borrow_mut().log_layers().map_err(|err| script_error(&ctx, err))
     }
 
-    /// Whether step `step` is to be validated: every `validate_every` steps, and the last one.
+    /// Whether a step is to be validated: every `validate_every` steps, and the last one.
+    ///
+    /// ```rhai
+    /// for step in run.steps(3) {
+    ///     assert(run.validation_due(step) == (step == 2));
+    /// }
+    /// ```
     #[rhai_fn(pure)]
     pub fn validation_due(run: &mut RunHandle, step: INT) -> bool {
         run.run.borrow().validation_due(u64::try_from(step).unwrap_or(0))
     }
 
     /// Calls `work(run)` with the clock stopped: it does not count as training.
+    ///
+    /// ```rhai
+    /// let val = loader.validation(images);
+    /// for step in run.steps(1) {
+    ///     let loss = run.untimed(|run| {
+    ///         let sum = 0.0;
+    ///         for batch in val.batches() { sum += model.evaluate(batch); }
+    ///         sum
+    ///     });
+    ///     run.log(#{ val_loss: loss });
+    /// }
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn untimed(ctx: NativeCallContext, run: &mut RunHandle, work: FnPtr) -> ScriptResult<Dynamic> {
         let was_running = run.run.borrow_mut().pause();
@@ -376,6 +500,12 @@ mod methods {
     }
 
     /// Saves a picture as `pictures/NAME-STEP.png`; returns its path.
+    ///
+    /// ```rhai
+    /// for batch in loader.micro(0) {
+    ///     print(run.picture("masked", model.reconstruct(batch)));
+    /// }
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn picture(
         ctx: NativeCallContext,
@@ -392,6 +522,10 @@ mod methods {
     }
 
     /// Adds a fact to `run.json`: a number, text, an array or a map.
+    ///
+    /// ```rhai
+    /// run.note("lesson", #{ learned: "nothing yet", after: 0 });
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn note(
         ctx: NativeCallContext,
@@ -407,33 +541,55 @@ mod methods {
     }
 
     /// Steps done.
+    ///
+    /// ```rhai
+    /// assert(run.step == 0);
+    /// ```
     #[rhai_fn(get = "step", pure)]
     pub fn step(run: &mut RunHandle) -> INT {
         run.run.borrow().step() as INT
     }
 
     /// Whole epochs done.
+    ///
+    /// ```rhai
+    /// for step in run.steps(5) { run.log(#{ at: step }); }
+    /// assert(run.epoch == 2); // of two steps each
+    /// ```
     #[rhai_fn(get = "epoch", pure)]
     pub fn epoch(run: &mut RunHandle) -> INT {
         run.run.borrow().epoch() as INT
     }
 
     /// Seconds of training so far, validation excluded.
+    ///
+    /// ```rhai
+    /// assert(run.wall_s == 0.0);
+    /// ```
     #[rhai_fn(get = "wall_s", pure)]
     pub fn wall_s(run: &mut RunHandle) -> FLOAT {
         run.run.borrow().wall_s()
     }
 
     /// What training has cost so far, as `energy::meter`'s `reading` gives it; `()` where energy is not metered.
+    ///
+    /// ```rhai
+    /// assert(run.energy.seconds >= 0.0);
+    /// ```
     #[rhai_fn(get = "energy", pure)]
-    pub fn energy(run: &mut RunHandle) -> Dynamic {
+    pub fn energy(run: &mut RunHandle) -> MaybeMap {
         run.run.borrow_mut().cost().map_or(Dynamic::UNIT, crate::host::api::energy::reading_map)
     }
 
     /// The best validation so far, `#{ val_loss, step }`, or with the name of `run::start`'s `best` in the place of
     /// `val_loss`; `()` before the first one.
+    ///
+    /// ```rhai
+    /// for step in run.steps(1) { run.log(#{ val_loss: 0.5 }); }
+    /// assert(run.best.val_loss == 0.5 && run.best.step == 1);
+    /// ```
     #[rhai_fn(get = "best", pure)]
-    pub fn best(run: &mut RunHandle) -> Dynamic {
+    pub fn best(run: &mut RunHandle) -> MaybeMap {
         run.run.borrow().best().map_or(Dynamic::UNIT, |best| {
             let figure = (best.figure.as_str().into(), best.value.into());
             Map::from([figure, ("step".into(), (best.step as INT).into())]).into()
@@ -441,6 +597,11 @@ mod methods {
     }
 
     /// What was logged under a name so far, oldest first: an array of `#{ step, wall_s, value }`, lines without it left out.
+    ///
+    /// ```rhai
+    /// for step in run.steps(2) { run.log(#{ train_loss: 1.0 / (step + 1) }); }
+    /// assert(run.history("train_loss").map(|point| point.value) == [1.0, 0.5]);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn history(ctx: NativeCallContext, run: &mut RunHandle, name: ImmutableString) -> ScriptResult<Array> {
         let lines = run.run.borrow().lines().map_err(|err| script_error(&ctx, err))?;
@@ -458,12 +619,20 @@ mod methods {
     }
 
     /// The run's directory.
+    ///
+    /// ```rhai
+    /// print(`everything is in ${run.dir}`);
+    /// ```
     #[rhai_fn(get = "dir", pure)]
     pub fn dir(run: &mut RunHandle) -> ImmutableString {
         run.run.borrow().dir().display().to_string().into()
     }
 
     /// The model that is trained.
+    ///
+    /// ```rhai
+    /// assert(run.model.parameters == model.parameters);
+    /// ```
     #[rhai_fn(get = "model", pure)]
     pub fn model(run: &mut RunHandle) -> ModelHandle {
         run.model.clone()

@@ -9,7 +9,7 @@ use rhai::{Array, Dynamic, Engine, INT, NativeCallContext};
 use tch::{Kind, Tensor};
 
 use super::{TensorHandle, guarded, made, size};
-use crate::host::convert;
+use crate::host::convert::{self, Nested, Number, Shape};
 use crate::host::errors::{Failure, ScriptResult, check_arg, script_error};
 use crate::host::session::Session;
 use crate::random::{Key, Rng, Stream};
@@ -19,12 +19,21 @@ pub fn register(engine: &mut Engine) {
     engine.register_global_module(exported_module!(likes).into());
 }
 
+/// Tensors out of numbers, and out of the script's own random stream.
 #[export_module]
 mod tensor {
     /// A tensor of nested arrays, or of one number. All integers make an int64 tensor, all bools a bool tensor, anything
     /// with a float a float32 one.
+    ///
+    /// Errors: rows of different lengths, bools among numbers, anything that is neither.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([[1, 2, 3], [4, 5, 6]]);
+    /// assert(x.shape == [2, 3] && x.dtype == "int64");
+    /// assert(tensor::from([0.5, 1]).dtype == "float32" && tensor::from(true).dtype == "bool");
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn from(ctx: NativeCallContext, values: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn from(ctx: NativeCallContext, values: Nested) -> ScriptResult<TensorHandle> {
         let mut flat = Flat::default();
         flat.read(&ctx, &values, 0)?;
         size::check(&ctx, &flat.shape, Kind::Int64)?;
@@ -40,26 +49,43 @@ mod tensor {
         made(&ctx, made_on_cpu.and_then(|x| x.f_reshape(&flat.shape)?.f_to_device(device)))
     }
 
-    /// Zeros, float32.
+    /// Zeros, float32. Errors: a negative size, or more bytes than `--max-tensor-bytes`; so for all that make a tensor.
+    ///
+    /// ```rhai
+    /// assert(tensor::zeros([2, 3]).to_array() == [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]);
+    /// assert(tensor::zeros(4).shape == [4] && tensor::zeros([]).shape == []);
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn zeros(ctx: NativeCallContext, shape: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn zeros(ctx: NativeCallContext, shape: Shape) -> ScriptResult<TensorHandle> {
         filled(&ctx, &shape, 0.0)
     }
 
     /// Ones, float32.
+    ///
+    /// ```rhai
+    /// assert(tensor::ones([2, 3]).sum().item() == 6.0);
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn ones(ctx: NativeCallContext, shape: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn ones(ctx: NativeCallContext, shape: Shape) -> ScriptResult<TensorHandle> {
         filled(&ctx, &shape, 1.0)
     }
 
     /// `value` everywhere, float32.
+    ///
+    /// ```rhai
+    /// assert(tensor::full([2], 0.5).to_array() == [0.5, 0.5]);
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn full(ctx: NativeCallContext, shape: Dynamic, value: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn full(ctx: NativeCallContext, shape: Shape, value: Number) -> ScriptResult<TensorHandle> {
         let value = convert::float(&ctx, "value", &value)?;
         filled(&ctx, &shape, value)
     }
 
     /// The identity matrix `[n, n]`, float32.
+    ///
+    /// ```rhai
+    /// assert(tensor::eye(2).to_array() == [[1.0, 0.0], [0.0, 1.0]]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn eye(ctx: NativeCallContext, n: INT) -> ScriptResult<TensorHandle> {
         check_arg(&ctx, n >= 0, || format!("n: expected at least 0, got {n}"))?;
@@ -67,48 +93,75 @@ mod tensor {
         made(&ctx, Tensor::f_eye(n, (Kind::Float, Session::of(&ctx).options.device)))
     }
 
-    /// `0, 1, …` below `end`.
+    /// `0, 1, …` below `end`. Integers make an int64 tensor, floats a float32 one.
     #[rhai_fn(name = "arange", return_raw)]
-    pub fn arange_to(ctx: NativeCallContext, end: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn arange_to(ctx: NativeCallContext, end: Number) -> ScriptResult<TensorHandle> {
         stepped(&ctx, &Dynamic::from_int(0), &end, &Dynamic::from_int(1))
     }
 
-    /// `start, start + 1, …` below `end`.
+    /// `start, start + 1, …` below `end`. Integers make an int64 tensor, floats a float32 one.
     #[rhai_fn(name = "arange", return_raw)]
-    pub fn arange_between(ctx: NativeCallContext, start: Dynamic, end: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn arange_between(ctx: NativeCallContext, start: Number, end: Number) -> ScriptResult<TensorHandle> {
         stepped(&ctx, &start, &end, &Dynamic::from_int(1))
     }
 
     /// `start, start + step, …` before `end`. Integers make an int64 tensor, floats a float32 one.
+    ///
+    /// Errors: a step that is 0, or that leads away from `end`.
+    ///
+    /// ```rhai
+    /// assert(tensor::arange(3).to_array() == [0, 1, 2]);
+    /// assert(tensor::arange(5, 0, -2).to_array() == [5, 3, 1]);
+    /// assert(tensor::arange(0, 1, 0.25).to_array() == [0.0, 0.25, 0.5, 0.75]);
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn arange(ctx: NativeCallContext, start: Dynamic, end: Dynamic, step: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn arange(ctx: NativeCallContext, start: Number, end: Number, step: Number) -> ScriptResult<TensorHandle> {
         stepped(&ctx, &start, &end, &step)
     }
 
     /// `count` equally spaced numbers from `start` to `end`, both included, float32.
+    ///
+    /// ```rhai
+    /// assert(tensor::linspace(0, 1, 5).to_array() == [0.0, 0.25, 0.5, 0.75, 1.0]);
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn linspace(ctx: NativeCallContext, start: Dynamic, end: Dynamic, count: INT) -> ScriptResult<TensorHandle> {
+    pub fn linspace(ctx: NativeCallContext, start: Number, end: Number, count: INT) -> ScriptResult<TensorHandle> {
         let (start, end) = (convert::float(&ctx, "start", &start)?, convert::float(&ctx, "end", &end)?);
         check_arg(&ctx, count >= 0, || format!("count: expected at least 0, got {count}"))?;
         size::check(&ctx, &[count], Kind::Float)?;
         guarded(&ctx, || Tensor::f_linspace(start, end, count, (Kind::Float, Session::of(&ctx).options.device)))
     }
 
-    /// Uniform random numbers in [0, 1), float32.
+    /// Uniform random numbers in [0, 1), float32. The n-th draw of a script depends on the seed and n alone.
+    ///
+    /// ```rhai
+    /// let x = tensor::rand([2, 3]);
+    /// assert((x >= 0).all() && (x < 1).all());
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn rand(ctx: NativeCallContext, shape: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn rand(ctx: NativeCallContext, shape: Shape) -> ScriptResult<TensorHandle> {
         let shape = convert::shape(&ctx, "shape", &shape)?;
         drawn(&ctx, &shape, Rng::uniform)
     }
 
-    /// Standard normal random numbers, float32.
+    /// Standard normal random numbers, float32. The n-th draw of a script depends on the seed and n alone.
+    ///
+    /// ```rhai
+    /// let x = tensor::randn([1000]);
+    /// assert(x.mean().abs().item() < 0.2 && (x.std() - 1).abs().item() < 0.2);
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn randn(ctx: NativeCallContext, shape: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn randn(ctx: NativeCallContext, shape: Shape) -> ScriptResult<TensorHandle> {
         let shape = convert::shape(&ctx, "shape", &shape)?;
         drawn(&ctx, &shape, |rng| rng.normal() as f32)
     }
 
     /// The numbers 0 to n - 1 in random order, int64.
+    ///
+    /// ```rhai
+    /// let order = tensor::randperm(5);
+    /// assert(order.sum().item() == 10 && order.dtype == "int64");
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn randperm(ctx: NativeCallContext, n: INT) -> ScriptResult<TensorHandle> {
         check_arg(&ctx, n >= 0, || format!("n: expected at least 0, got {n}"))?;
@@ -118,13 +171,19 @@ mod tensor {
         made(&ctx, Tensor::f_from_slice(&order).and_then(|x| x.f_to_device(session.options.device)))
     }
 
-    /// Joins tensors along dimension 0.
+    /// Joins tensors along dimension 0; all other dimensions must agree.
     #[rhai_fn(name = "cat", return_raw)]
     pub fn cat_first(ctx: NativeCallContext, tensors: Array) -> ScriptResult<TensorHandle> {
         joined(&ctx, tensors, 0)
     }
 
     /// Joins tensors along dimension `dim`; all other dimensions must agree.
+    ///
+    /// ```rhai
+    /// let a = tensor::zeros([2, 3]);
+    /// assert(tensor::cat([a, tensor::ones([1, 3])]).shape == [3, 3]);
+    /// assert(tensor::cat([a, a], 1).shape == [2, 6]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn cat(ctx: NativeCallContext, tensors: Array, dim: INT) -> ScriptResult<TensorHandle> {
         joined(&ctx, tensors, dim)
@@ -137,6 +196,12 @@ mod tensor {
     }
 
     /// Stacks tensors of one shape along a new dimension `dim`.
+    ///
+    /// ```rhai
+    /// let rows = [tensor::from([1, 2]), tensor::from([3, 4])];
+    /// assert(tensor::stack(rows).to_array() == [[1, 2], [3, 4]]);
+    /// assert(tensor::stack(rows, 1).to_array() == [[1, 3], [2, 4]]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn stack(ctx: NativeCallContext, tensors: Array, dim: INT) -> ScriptResult<TensorHandle> {
         stacked(&ctx, tensors, dim)
@@ -146,6 +211,10 @@ mod tensor {
 #[export_module]
 mod likes {
     /// Zeros of the same shape and type.
+    ///
+    /// ```rhai
+    /// assert(tensor::from([1, 2]).zeros_like().to_array() == [0, 0]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn zeros_like(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         size::check(&ctx, &x.size(), x.kind())?;
@@ -153,6 +222,10 @@ mod likes {
     }
 
     /// Ones of the same shape and type.
+    ///
+    /// ```rhai
+    /// assert(tensor::from([0.5, 2.0]).ones_like().to_array() == [1.0, 1.0]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn ones_like(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         size::check(&ctx, &x.size(), x.kind())?;
@@ -160,20 +233,33 @@ mod likes {
     }
 
     /// `value` everywhere, with the same shape and type.
+    ///
+    /// ```rhai
+    /// assert(tensor::zeros([2]).full_like(0.5).to_array() == [0.5, 0.5]);
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn full_like(ctx: NativeCallContext, x: TensorHandle, value: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn full_like(ctx: NativeCallContext, x: TensorHandle, value: Number) -> ScriptResult<TensorHandle> {
         let value = convert::float(&ctx, "value", &value)?;
         size::check(&ctx, &x.size(), x.kind())?;
         guarded(&ctx, || x.f_full_like(value))
     }
 
     /// Uniform random numbers in [0, 1) of the same shape, float32.
+    ///
+    /// ```rhai
+    /// let noise = tensor::from([1, 2, 3]).rand_like();
+    /// assert(noise.shape == [3] && noise.dtype == "float32");
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn rand_like(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         drawn(&ctx, &x.size(), Rng::uniform)
     }
 
     /// Standard normal random numbers of the same shape, float32.
+    ///
+    /// ```rhai
+    /// assert(tensor::zeros([2, 3]).randn_like().shape == [2, 3]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn randn_like(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         drawn(&ctx, &x.size(), |rng| rng.normal() as f32)
@@ -237,6 +323,18 @@ fn tensors_of(ctx: &NativeCallContext, items: Array) -> ScriptResult<Vec<TensorH
 
 fn joined(ctx: &NativeCallContext, tensors: Array, dim: INT) -> ScriptResult<TensorHandle> {
     let tensors = tensors_of(ctx, tensors)?;
+    let first = tensors[0].size();
+    let along = if dim < 0 { dim + first.len() as i64 } else { dim };
+    let fits = |shape: &[i64]| {
+        let differs = |at: usize| at as i64 != along && shape[at] != first[at];
+        shape.len() == first.len() && !(0..shape.len()).any(differs)
+    };
+    // libtorch lets an empty tensor of one dimension join anything.
+    let other = tensors.iter().map(|x| x.size()).find(|shape| !fits(shape) && *shape != [0] && first != [0]);
+    if let Some(other) = other {
+        let message = format!("tensor shapes do not match: cat along dimension {dim} of {first:?} and {other:?}");
+        return Err(script_error(ctx, Failure::script(message).with_hint("all other dimensions must be equal")));
+    }
     let tensors: Vec<&Tensor> = tensors.iter().map(TensorHandle::tensor).collect();
     made(ctx, Tensor::f_cat(&tensors, dim))
 }

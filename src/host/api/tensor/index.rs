@@ -10,7 +10,7 @@ use tch::{Kind, TchError, Tensor};
 
 use super::shape::PROPERTIES;
 use super::{TensorHandle, guarded, is_floating, made, size};
-use crate::host::convert;
+use crate::host::convert::{self, Fill, Index};
 use crate::host::errors::{Failure, ScriptResult, script_error};
 use crate::host::suggest::did_you_mean;
 
@@ -21,9 +21,20 @@ pub fn register(engine: &mut Engine) {
 #[export_module]
 mod indexing {
     /// Part of a tensor: an integer takes one slice of the first dimension, a range several, an array goes through the
-    /// dimensions one by one, a bool tensor selects, an int tensor gathers rows.
+    /// dimensions one by one (`()` takes a whole one), a bool tensor selects, an int tensor gathers rows. Integers and ranges
+    /// give views.
+    ///
+    /// Errors: a position or a dimension that is not there, a mask of another shape, a floating index tensor.
+    ///
+    /// ```rhai
+    /// let x = tensor::arange(12).reshape([3, 4]);
+    /// assert(x[1].to_array() == [4, 5, 6, 7] && x[-1][0].item() == 8);
+    /// assert(x[1..3].shape == [2, 4] && x[[(), 1]].to_array() == [1, 5, 9]);
+    /// assert(x[x > 9].to_array() == [10, 11]);
+    /// assert(x[tensor::from([2, 0])][[(), 0]].to_array() == [8, 0]);
+    /// ```
     #[rhai_fn(index_get, return_raw, pure)]
-    pub fn get(ctx: NativeCallContext, x: &mut TensorHandle, index: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn get(ctx: NativeCallContext, x: &mut TensorHandle, index: Index) -> ScriptResult<TensorHandle> {
         if let Some(index) = index.clone().try_cast::<TensorHandle>() {
             check_index_tensor(&ctx, x, &index)?;
             return made(&ctx, x.f_index(&[Some(index.tensor())]));
@@ -32,8 +43,17 @@ mod indexing {
     }
 
     /// Writes a number or a tensor, which is broadcast, to part of a tensor. Every copy of the tensor sees it.
+    ///
+    /// Errors: those of reading there, and a tensor whose shape does not fit.
+    ///
+    /// ```rhai
+    /// let x = tensor::zeros([2, 2]);
+    /// x[0] = tensor::from([1.0, 2.0]);
+    /// x[[1, 0]] = 7;
+    /// assert(x.to_array() == [[1.0, 2.0], [7.0, 0.0]]);
+    /// ```
     #[rhai_fn(index_set, return_raw)]
-    pub fn set(ctx: NativeCallContext, x: &mut TensorHandle, index: Dynamic, value: Dynamic) -> ScriptResult<()> {
+    pub fn set(ctx: NativeCallContext, x: &mut TensorHandle, index: Index, value: Fill) -> ScriptResult<()> {
         // After `x.shape.len()` Rhai offers the shape back, in case the method changed it; this says that it need not.
         if index.read_lock::<ImmutableString>().is_some_and(|name| PROPERTIES.contains(&name.as_str())) {
             return Err(EvalAltResult::ErrorIndexingType("Tensor".to_owned(), ctx.call_position()).into());
@@ -69,6 +89,11 @@ mod indexing {
     }
 
     /// Positions `start` up to, not including, `end` of dimension `dim`; negative ones count from the end.
+    ///
+    /// ```rhai
+    /// let x = tensor::arange(5);
+    /// assert(x.slice(0, 1, 3).to_array() == [1, 2] && x.slice(0, -2, 5).to_array() == [3, 4]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn slice(
         ctx: NativeCallContext,
@@ -81,6 +106,10 @@ mod indexing {
     }
 
     /// `length` positions of dimension `dim` from `start` on.
+    ///
+    /// ```rhai
+    /// assert(tensor::arange(5).narrow(0, 1, 3).to_array() == [1, 2, 3]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn narrow(
         ctx: NativeCallContext,
@@ -93,12 +122,22 @@ mod indexing {
     }
 
     /// Position `index` of dimension `dim`, without that dimension.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([[1, 2], [3, 4]]);
+    /// assert(x.select(1, 0).to_array() == [1, 3] && x.select(0, -1).to_array() == [3, 4]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn select(ctx: NativeCallContext, x: TensorHandle, dim: INT, index: INT) -> ScriptResult<TensorHandle> {
         made(&ctx, x.f_select(dim, index))
     }
 
     /// The positions of dimension `dim` that an int tensor of one dimension lists.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([[1, 2, 3], [4, 5, 6]]);
+    /// assert(x.index_select(1, tensor::from([2, 0])).to_array() == [[3, 1], [6, 4]]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn index_select(
         ctx: NativeCallContext,
@@ -115,7 +154,13 @@ mod indexing {
         made(&ctx, x.f_index_select(dim, &index))
     }
 
-    /// Values picked along `dim`: `y[i, j] = x[i, index[i, j]]` for `dim` 1.
+    /// Values picked along `dim`: `y[i, j] = x[i, index[i, j]]` for `dim` 1. Shapes: the result has that of `index`, which has
+    /// as many dimensions as `x`.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([[1, 2, 3], [4, 5, 6]]);
+    /// assert(x.gather(1, tensor::from([[2], [0]])).to_array() == [[3], [4]]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn gather(
         ctx: NativeCallContext,
@@ -128,6 +173,11 @@ mod indexing {
     }
 
     /// The values where `mask` is true, in one dimension; the mask is broadcast.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([1, 2, 3]);
+    /// assert(x.masked_select(x > 1).to_array() == [2, 3]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn masked_select(ctx: NativeCallContext, x: TensorHandle, mask: TensorHandle) -> ScriptResult<TensorHandle> {
         size::check(&ctx, &size::broadcast(&ctx, &x.size(), &mask.size())?, x.kind())?;

@@ -8,6 +8,7 @@ use rhai::{Dynamic, Engine, ImmutableString, NativeCallContext};
 use tch::{Kind, Scalar, TchError, Tensor};
 
 use super::{TensorHandle, guarded, is_floating, made, size};
+use crate::host::convert::{Operand, SomeTensor, TensorOrBool, TensorOrText};
 use crate::host::errors::{ScriptResult, script_error};
 
 pub fn register(engine: &mut Engine) {
@@ -19,145 +20,150 @@ pub fn register(engine: &mut Engine) {
 mod operators {
     /// Elementwise sum; with text, the tensor's own text is appended.
     #[rhai_fn(name = "+", return_raw)]
-    pub fn add(ctx: NativeCallContext, a: TensorHandle, b: Dynamic) -> ScriptResult<Dynamic> {
+    pub fn add(ctx: NativeCallContext, a: TensorHandle, b: Operand) -> ScriptResult<TensorOrText> {
         binary(&ctx, Op::Add, a.into(), Side::of(b))
     }
 
     /// Elementwise sum; text before a tensor is continued by the tensor's own.
     #[rhai_fn(name = "+", return_raw)]
-    pub fn add_to(ctx: NativeCallContext, a: Dynamic, b: TensorHandle) -> ScriptResult<Dynamic> {
+    pub fn add_to(ctx: NativeCallContext, a: Operand, b: TensorHandle) -> ScriptResult<TensorOrText> {
         binary(&ctx, Op::Add, Side::of(a), b.into())
     }
 
     /// Elementwise difference.
     #[rhai_fn(name = "-", return_raw)]
-    pub fn subtract(ctx: NativeCallContext, a: TensorHandle, b: Dynamic) -> ScriptResult<Dynamic> {
+    pub fn subtract(ctx: NativeCallContext, a: TensorHandle, b: Operand) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Subtract, a.into(), Side::of(b))
     }
 
     /// Elementwise difference.
     #[rhai_fn(name = "-", return_raw)]
-    pub fn subtract_from(ctx: NativeCallContext, a: Dynamic, b: TensorHandle) -> ScriptResult<Dynamic> {
+    pub fn subtract_from(ctx: NativeCallContext, a: Operand, b: TensorHandle) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Subtract, Side::of(a), b.into())
     }
 
     /// Elementwise product; `matmul` is the matrix product.
     #[rhai_fn(name = "*", return_raw)]
-    pub fn multiply(ctx: NativeCallContext, a: TensorHandle, b: Dynamic) -> ScriptResult<Dynamic> {
+    pub fn multiply(ctx: NativeCallContext, a: TensorHandle, b: Operand) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Multiply, a.into(), Side::of(b))
     }
 
     /// Elementwise product; `matmul` is the matrix product.
     #[rhai_fn(name = "*", return_raw)]
-    pub fn multiply_by(ctx: NativeCallContext, a: Dynamic, b: TensorHandle) -> ScriptResult<Dynamic> {
+    pub fn multiply_by(ctx: NativeCallContext, a: Operand, b: TensorHandle) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Multiply, Side::of(a), b.into())
     }
 
     /// Elementwise quotient, always floating.
     #[rhai_fn(name = "/", return_raw)]
-    pub fn divide(ctx: NativeCallContext, a: TensorHandle, b: Dynamic) -> ScriptResult<Dynamic> {
+    pub fn divide(ctx: NativeCallContext, a: TensorHandle, b: Operand) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Divide, a.into(), Side::of(b))
     }
 
     /// Elementwise quotient, always floating.
     #[rhai_fn(name = "/", return_raw)]
-    pub fn divide_by(ctx: NativeCallContext, a: Dynamic, b: TensorHandle) -> ScriptResult<Dynamic> {
+    pub fn divide_by(ctx: NativeCallContext, a: Operand, b: TensorHandle) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Divide, Side::of(a), b.into())
     }
 
     /// Elementwise remainder, with the sign of the divisor.
     #[rhai_fn(name = "%", return_raw)]
-    pub fn remainder(ctx: NativeCallContext, a: TensorHandle, b: Dynamic) -> ScriptResult<Dynamic> {
+    pub fn remainder(ctx: NativeCallContext, a: TensorHandle, b: Operand) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Remainder, a.into(), Side::of(b))
     }
 
     /// Elementwise remainder, with the sign of the divisor.
     #[rhai_fn(name = "%", return_raw)]
-    pub fn remainder_by(ctx: NativeCallContext, a: Dynamic, b: TensorHandle) -> ScriptResult<Dynamic> {
+    pub fn remainder_by(ctx: NativeCallContext, a: Operand, b: TensorHandle) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Remainder, Side::of(a), b.into())
     }
 
     /// Elementwise power.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([1.0, 2.0, 3.0]);
+    /// assert(x.pow(2).to_array() == [1.0, 4.0, 9.0] && (2 ** x).to_array() == [2.0, 4.0, 8.0]);
+    /// ```
     #[rhai_fn(name = "**", name = "pow", return_raw)]
-    pub fn power(ctx: NativeCallContext, a: TensorHandle, b: Dynamic) -> ScriptResult<Dynamic> {
+    pub fn power(ctx: NativeCallContext, a: TensorHandle, b: Operand) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Power, a.into(), Side::of(b))
     }
 
     /// Elementwise power.
     #[rhai_fn(name = "**", return_raw)]
-    pub fn power_of(ctx: NativeCallContext, a: Dynamic, b: TensorHandle) -> ScriptResult<Dynamic> {
+    pub fn power_of(ctx: NativeCallContext, a: Operand, b: TensorHandle) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Power, Side::of(a), b.into())
     }
 
     /// Where values are equal.
     #[rhai_fn(name = "==", return_raw)]
-    pub fn equal(ctx: NativeCallContext, a: TensorHandle, b: Dynamic) -> ScriptResult<Dynamic> {
+    pub fn equal(ctx: NativeCallContext, a: TensorHandle, b: Operand) -> ScriptResult<TensorOrBool> {
         binary(&ctx, Op::Equal, a.into(), Side::of(b))
     }
 
     /// Where values are equal.
     #[rhai_fn(name = "==", return_raw)]
-    pub fn equal_to(ctx: NativeCallContext, a: Dynamic, b: TensorHandle) -> ScriptResult<Dynamic> {
+    pub fn equal_to(ctx: NativeCallContext, a: Operand, b: TensorHandle) -> ScriptResult<TensorOrBool> {
         binary(&ctx, Op::Equal, Side::of(a), b.into())
     }
 
     /// Where values differ.
     #[rhai_fn(name = "!=", return_raw)]
-    pub fn unequal(ctx: NativeCallContext, a: TensorHandle, b: Dynamic) -> ScriptResult<Dynamic> {
+    pub fn unequal(ctx: NativeCallContext, a: TensorHandle, b: Operand) -> ScriptResult<TensorOrBool> {
         binary(&ctx, Op::Unequal, a.into(), Side::of(b))
     }
 
     /// Where values differ.
     #[rhai_fn(name = "!=", return_raw)]
-    pub fn unequal_to(ctx: NativeCallContext, a: Dynamic, b: TensorHandle) -> ScriptResult<Dynamic> {
+    pub fn unequal_to(ctx: NativeCallContext, a: Operand, b: TensorHandle) -> ScriptResult<TensorOrBool> {
         binary(&ctx, Op::Unequal, Side::of(a), b.into())
     }
 
     /// Where the left value is smaller.
     #[rhai_fn(name = "<", return_raw)]
-    pub fn less(ctx: NativeCallContext, a: TensorHandle, b: Dynamic) -> ScriptResult<Dynamic> {
+    pub fn less(ctx: NativeCallContext, a: TensorHandle, b: Operand) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Less, a.into(), Side::of(b))
     }
 
     /// Where the left value is smaller.
     #[rhai_fn(name = "<", return_raw)]
-    pub fn less_than(ctx: NativeCallContext, a: Dynamic, b: TensorHandle) -> ScriptResult<Dynamic> {
+    pub fn less_than(ctx: NativeCallContext, a: Operand, b: TensorHandle) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Less, Side::of(a), b.into())
     }
 
     /// Where the left value is not greater.
     #[rhai_fn(name = "<=", return_raw)]
-    pub fn at_most(ctx: NativeCallContext, a: TensorHandle, b: Dynamic) -> ScriptResult<Dynamic> {
+    pub fn at_most(ctx: NativeCallContext, a: TensorHandle, b: Operand) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::AtMost, a.into(), Side::of(b))
     }
 
     /// Where the left value is not greater.
     #[rhai_fn(name = "<=", return_raw)]
-    pub fn at_most_than(ctx: NativeCallContext, a: Dynamic, b: TensorHandle) -> ScriptResult<Dynamic> {
+    pub fn at_most_than(ctx: NativeCallContext, a: Operand, b: TensorHandle) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::AtMost, Side::of(a), b.into())
     }
 
     /// Where the left value is greater.
     #[rhai_fn(name = ">", return_raw)]
-    pub fn greater(ctx: NativeCallContext, a: TensorHandle, b: Dynamic) -> ScriptResult<Dynamic> {
+    pub fn greater(ctx: NativeCallContext, a: TensorHandle, b: Operand) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Greater, a.into(), Side::of(b))
     }
 
     /// Where the left value is greater.
     #[rhai_fn(name = ">", return_raw)]
-    pub fn greater_than(ctx: NativeCallContext, a: Dynamic, b: TensorHandle) -> ScriptResult<Dynamic> {
+    pub fn greater_than(ctx: NativeCallContext, a: Operand, b: TensorHandle) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Greater, Side::of(a), b.into())
     }
 
     /// Where the left value is not smaller.
     #[rhai_fn(name = ">=", return_raw)]
-    pub fn at_least(ctx: NativeCallContext, a: TensorHandle, b: Dynamic) -> ScriptResult<Dynamic> {
+    pub fn at_least(ctx: NativeCallContext, a: TensorHandle, b: Operand) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::AtLeast, a.into(), Side::of(b))
     }
 
     /// Where the left value is not smaller.
     #[rhai_fn(name = ">=", return_raw)]
-    pub fn at_least_than(ctx: NativeCallContext, a: Dynamic, b: TensorHandle) -> ScriptResult<Dynamic> {
+    pub fn at_least_than(ctx: NativeCallContext, a: Operand, b: TensorHandle) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::AtLeast, Side::of(a), b.into())
     }
 
@@ -194,14 +200,23 @@ mod operators {
     }
 
     /// The greater of two values, elementwise.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([1, 5]);
+    /// assert(x.maximum(3).to_array() == [3, 5] && x.maximum(tensor::from([2, 2])).to_array() == [2, 5]);
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn maximum(ctx: NativeCallContext, a: TensorHandle, b: Dynamic) -> ScriptResult<Dynamic> {
+    pub fn maximum(ctx: NativeCallContext, a: TensorHandle, b: Operand) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Maximum, a.into(), Side::of(b))
     }
 
     /// The smaller of two values, elementwise.
+    ///
+    /// ```rhai
+    /// assert(tensor::from([1, 5]).minimum(3).to_array() == [1, 3]);
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn minimum(ctx: NativeCallContext, a: TensorHandle, b: Dynamic) -> ScriptResult<Dynamic> {
+    pub fn minimum(ctx: NativeCallContext, a: TensorHandle, b: Operand) -> ScriptResult<SomeTensor> {
         binary(&ctx, Op::Minimum, a.into(), Side::of(b))
     }
 }

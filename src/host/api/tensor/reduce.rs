@@ -7,7 +7,7 @@ use rhai::{Dynamic, Engine, INT, Map, NativeCallContext};
 use tch::{Kind, TchError, Tensor};
 
 use super::{TensorHandle, elements, floating, guarded, made};
-use crate::host::convert;
+use crate::host::convert::{self, Ints, Scalar};
 use crate::host::errors::{ScriptResult, check_arg, script_error};
 
 pub fn register(engine: &mut Engine) {
@@ -16,89 +16,107 @@ pub fn register(engine: &mut Engine) {
 
 #[export_module]
 mod reductions {
-    /// Sum of all values.
+    /// Sum of all values; of integers and bools an int64.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([[1, 2, 3], [4, 5, 6]]);
+    /// assert(x.sum().item() == 21 && x.sum(0).to_array() == [5, 7, 9]);
+    /// assert(x.sum([0, 1]).item() == 21 && x.sum(1, true).shape == [2, 1]);
+    /// ```
     #[rhai_fn(name = "sum", return_raw)]
     pub fn sum_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         made(&ctx, x.f_sum(None::<Kind>))
     }
 
-    /// Sum over `dim`.
+    /// Sum over `dim`, one dimension or several; negative ones count from the last.
     #[rhai_fn(name = "sum", return_raw)]
-    pub fn sum_dim(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn sum_dim(ctx: NativeCallContext, x: TensorHandle, dim: Ints) -> ScriptResult<TensorHandle> {
         over(&ctx, &x, &dim, false, |x, dims, keep| x.f_sum_dim_intlist(dims, keep, None::<Kind>))
     }
 
-    /// Sum over `dim`.
+    /// Sum over `dim`; `keepdim` keeps reduced dimensions with size 1.
     #[rhai_fn(return_raw)]
-    pub fn sum(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic, keepdim: bool) -> ScriptResult<TensorHandle> {
+    pub fn sum(ctx: NativeCallContext, x: TensorHandle, dim: Ints, keepdim: bool) -> ScriptResult<TensorHandle> {
         over(&ctx, &x, &dim, keepdim, |x, dims, keep| x.f_sum_dim_intlist(dims, keep, None::<Kind>))
     }
 
-    /// Mean of all values.
+    /// Mean of all values; of none NaN.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([[1, 2], [3, 6]]);
+    /// assert(x.mean().item() == 3.0 && x.mean(0).to_array() == [2.0, 4.0] && x.mean(1, true).shape == [2, 1]);
+    /// ```
     #[rhai_fn(name = "mean", return_raw)]
     pub fn mean_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         made(&ctx, floating(&ctx, &x)?.f_mean(None::<Kind>))
     }
 
-    /// Mean over `dim`.
+    /// Mean over `dim`, one dimension or several; negative ones count from the last.
     #[rhai_fn(name = "mean", return_raw)]
-    pub fn mean_dim(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn mean_dim(ctx: NativeCallContext, x: TensorHandle, dim: Ints) -> ScriptResult<TensorHandle> {
         over(&ctx, &floating(&ctx, &x)?, &dim, false, |x, dims, keep| x.f_mean_dim(dims, keep, None::<Kind>))
     }
 
-    /// Mean over `dim`.
+    /// Mean over `dim`; `keepdim` keeps reduced dimensions with size 1.
     #[rhai_fn(return_raw)]
-    pub fn mean(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic, keepdim: bool) -> ScriptResult<TensorHandle> {
+    pub fn mean(ctx: NativeCallContext, x: TensorHandle, dim: Ints, keepdim: bool) -> ScriptResult<TensorHandle> {
         over(&ctx, &floating(&ctx, &x)?, &dim, keepdim, |x, dims, keep| x.f_mean_dim(dims, keep, None::<Kind>))
     }
 
-    /// Standard deviation of all values, unbiased (divided by n − 1).
+    /// Standard deviation of all values, unbiased (divided by n − 1); of one value NaN.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([[1.0, 3.0], [1.0, 3.0]]);
+    /// assert(x.std(0).to_array() == [0.0, 0.0] && x.std(0, true).shape == [1, 2]);
+    /// assert(x.std().allclose(tensor::from(1.1547005)));
+    /// ```
     #[rhai_fn(name = "std", return_raw)]
     pub fn std_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         made(&ctx, floating(&ctx, &x)?.f_std(true))
     }
 
-    /// Unbiased standard deviation over `dim`.
+    /// Unbiased standard deviation over `dim`, one dimension or several.
     #[rhai_fn(name = "std", return_raw)]
-    pub fn std_over(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn std_over(ctx: NativeCallContext, x: TensorHandle, dim: Ints) -> ScriptResult<TensorHandle> {
         over(&ctx, &floating(&ctx, &x)?, &dim, false, |x, dims, keep| x.f_std_dim(dims, true, keep))
     }
 
-    /// Unbiased standard deviation over `dim`.
+    /// Unbiased standard deviation over `dim`; `keepdim` keeps reduced dimensions with size 1.
     #[rhai_fn(name = "std", return_raw)]
-    pub fn std_keep(
-        ctx: NativeCallContext,
-        x: TensorHandle,
-        dim: Dynamic,
-        keepdim: bool,
-    ) -> ScriptResult<TensorHandle> {
+    pub fn std_keep(ctx: NativeCallContext, x: TensorHandle, dim: Ints, keepdim: bool) -> ScriptResult<TensorHandle> {
         over(&ctx, &floating(&ctx, &x)?, &dim, keepdim, |x, dims, keep| x.f_std_dim(dims, true, keep))
     }
 
-    /// Variance of all values, unbiased (divided by n − 1).
+    /// Variance of all values, unbiased (divided by n − 1); of one value NaN.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([[1.0, 3.0], [1.0, 3.0]]);
+    /// assert(x.variance(1).to_array() == [2.0, 2.0] && x.variance(1, true).shape == [2, 1]);
+    /// assert(x.variance().allclose(tensor::from(4.0 / 3.0)));
+    /// ```
     #[rhai_fn(name = "variance", return_raw)]
     pub fn var_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         made(&ctx, floating(&ctx, &x)?.f_var(true))
     }
 
-    /// Unbiased variance over `dim`.
+    /// Unbiased variance over `dim`, one dimension or several.
     #[rhai_fn(name = "variance", return_raw)]
-    pub fn var_over(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn var_over(ctx: NativeCallContext, x: TensorHandle, dim: Ints) -> ScriptResult<TensorHandle> {
         over(&ctx, &floating(&ctx, &x)?, &dim, false, |x, dims, keep| x.f_var_dim(dims, true, keep))
     }
 
-    /// Unbiased variance over `dim`.
+    /// Unbiased variance over `dim`; `keepdim` keeps reduced dimensions with size 1.
     #[rhai_fn(name = "variance", return_raw)]
-    pub fn var_keep(
-        ctx: NativeCallContext,
-        x: TensorHandle,
-        dim: Dynamic,
-        keepdim: bool,
-    ) -> ScriptResult<TensorHandle> {
+    pub fn var_keep(ctx: NativeCallContext, x: TensorHandle, dim: Ints, keepdim: bool) -> ScriptResult<TensorHandle> {
         over(&ctx, &floating(&ctx, &x)?, &dim, keepdim, |x, dims, keep| x.f_var_dim(dims, true, keep))
     }
 
-    /// The greatest value.
+    /// The greatest value. Errors: a tensor without values.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([[1, 5], [7, 2]]);
+    /// assert(x.max().item() == 7 && x.max(0).to_array() == [7, 5] && x.max(1, true).to_array() == [[5], [7]]);
+    /// ```
     #[rhai_fn(name = "max", return_raw)]
     pub fn max_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         not_empty(&ctx, &x)?;
@@ -107,17 +125,22 @@ mod reductions {
 
     /// The greatest values along `dim`; ties share the gradient.
     #[rhai_fn(name = "max", return_raw)]
-    pub fn max_dim(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn max_dim(ctx: NativeCallContext, x: TensorHandle, dim: Ints) -> ScriptResult<TensorHandle> {
         over(&ctx, &x, &dim, false, |x, dims, keep| x.f_amax(dims, keep))
     }
 
-    /// The greatest values along `dim`; ties share the gradient.
+    /// The greatest values along `dim`; ties share the gradient. `keepdim` keeps reduced dimensions with size 1.
     #[rhai_fn(return_raw)]
-    pub fn max(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic, keepdim: bool) -> ScriptResult<TensorHandle> {
+    pub fn max(ctx: NativeCallContext, x: TensorHandle, dim: Ints, keepdim: bool) -> ScriptResult<TensorHandle> {
         over(&ctx, &x, &dim, keepdim, |x, dims, keep| x.f_amax(dims, keep))
     }
 
-    /// The smallest value.
+    /// The smallest value. Errors: a tensor without values.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([[1, 5], [7, 2]]);
+    /// assert(x.min().item() == 1 && x.min(0).to_array() == [1, 2] && x.min(1, true).to_array() == [[1], [2]]);
+    /// ```
     #[rhai_fn(name = "min", return_raw)]
     pub fn min_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         not_empty(&ctx, &x)?;
@@ -126,17 +149,22 @@ mod reductions {
 
     /// The smallest values along `dim`; ties share the gradient.
     #[rhai_fn(name = "min", return_raw)]
-    pub fn min_dim(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn min_dim(ctx: NativeCallContext, x: TensorHandle, dim: Ints) -> ScriptResult<TensorHandle> {
         over(&ctx, &x, &dim, false, |x, dims, keep| x.f_amin(dims, keep))
     }
 
-    /// The smallest values along `dim`; ties share the gradient.
+    /// The smallest values along `dim`; ties share the gradient. `keepdim` keeps reduced dimensions with size 1.
     #[rhai_fn(return_raw)]
-    pub fn min(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic, keepdim: bool) -> ScriptResult<TensorHandle> {
+    pub fn min(ctx: NativeCallContext, x: TensorHandle, dim: Ints, keepdim: bool) -> ScriptResult<TensorHandle> {
         over(&ctx, &x, &dim, keepdim, |x, dims, keep| x.f_amin(dims, keep))
     }
 
-    /// Where the greatest value stands, counted through the flattened tensor.
+    /// Where the greatest value stands, counted through the flattened tensor. Errors: a tensor without values.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([[1, 5], [7, 2]]);
+    /// assert(x.argmax().item() == 2 && x.argmax(1).to_array() == [1, 0] && x.argmax(1, true).shape == [2, 1]);
+    /// ```
     #[rhai_fn(name = "argmax", return_raw)]
     pub fn argmax_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         not_empty(&ctx, &x)?;
@@ -149,13 +177,20 @@ mod reductions {
         made(&ctx, x.f_argmax(dim, false))
     }
 
-    /// Where the greatest values stand along `dim`.
+    /// Where the greatest values stand along `dim`. `keepdim` keeps reduced dimensions with size 1.
     #[rhai_fn(return_raw)]
     pub fn argmax(ctx: NativeCallContext, x: TensorHandle, dim: INT, keepdim: bool) -> ScriptResult<TensorHandle> {
         made(&ctx, x.f_argmax(dim, keepdim))
     }
 
     /// The `count` greatest values along the last dimension, greatest first, and where they stand: `#{ values, indices }`.
+    ///
+    /// Errors: a count that is not 1 to the size of that dimension.
+    ///
+    /// ```rhai
+    /// let top = tensor::from([3, 9, 4]).topk(2);
+    /// assert(top.values.to_array() == [9, 4] && top.indices.to_array() == [1, 2]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn topk(ctx: NativeCallContext, x: TensorHandle, count: INT) -> ScriptResult<Map> {
         let last = x.tensor().size().last().copied().unwrap_or(0);
@@ -165,7 +200,12 @@ mod reductions {
         Ok(Map::from([("values".into(), tensor(values)), ("indices".into(), tensor(indices))]))
     }
 
-    /// Where the smallest value stands, counted through the flattened tensor.
+    /// Where the smallest value stands, counted through the flattened tensor. Errors: a tensor without values.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([[1, 5], [7, 2]]);
+    /// assert(x.argmin().item() == 0 && x.argmin(1).to_array() == [0, 1] && x.argmin(1, true).shape == [2, 1]);
+    /// ```
     #[rhai_fn(name = "argmin", return_raw)]
     pub fn argmin_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         not_empty(&ctx, &x)?;
@@ -178,45 +218,68 @@ mod reductions {
         made(&ctx, x.f_argmin(dim, false))
     }
 
-    /// Where the smallest values stand along `dim`.
+    /// Where the smallest values stand along `dim`. `keepdim` keeps reduced dimensions with size 1.
     #[rhai_fn(return_raw)]
     pub fn argmin(ctx: NativeCallContext, x: TensorHandle, dim: INT, keepdim: bool) -> ScriptResult<TensorHandle> {
         made(&ctx, x.f_argmin(dim, keepdim))
     }
 
     /// Euclidean norm of all values.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([[3.0, 4.0], [0.0, 5.0]]);
+    /// assert(x.norm(1).to_array() == [5.0, 5.0] && x.norm(1, true).shape == [2, 1]);
+    /// assert(x[0].norm().item() == 5.0);
+    /// ```
     #[rhai_fn(name = "norm", return_raw)]
     pub fn norm_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         made(&ctx, floating(&ctx, &x)?.f_norm())
     }
 
-    /// Euclidean norm over `dim`.
+    /// Euclidean norm over `dim`, one dimension or several.
     #[rhai_fn(name = "norm", return_raw)]
-    pub fn norm_dim(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn norm_dim(ctx: NativeCallContext, x: TensorHandle, dim: Ints) -> ScriptResult<TensorHandle> {
         over(&ctx, &floating(&ctx, &x)?, &dim, false, |x, dims, keep| x.f_norm_scalaropt_dim(2, dims, keep))
     }
 
-    /// Euclidean norm over `dim`.
+    /// Euclidean norm over `dim`; `keepdim` keeps reduced dimensions with size 1.
     #[rhai_fn(return_raw)]
-    pub fn norm(ctx: NativeCallContext, x: TensorHandle, dim: Dynamic, keepdim: bool) -> ScriptResult<TensorHandle> {
+    pub fn norm(ctx: NativeCallContext, x: TensorHandle, dim: Ints, keepdim: bool) -> ScriptResult<TensorHandle> {
         over(&ctx, &floating(&ctx, &x)?, &dim, keepdim, |x, dims, keep| x.f_norm_scalaropt_dim(2, dims, keep))
     }
 
-    /// Whether every value is true (not zero).
+    /// Whether every value is true (not zero); of no values true. Waits for the device.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([1, 2, 3]);
+    /// assert((x > 0).all() && !(x > 1).all());
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<bool> {
         truth(&ctx, x.f_all())
     }
 
-    /// Whether any value is true (not zero).
+    /// Whether any value is true (not zero); of no values false. Waits for the device.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([1, 2, 3]);
+    /// assert((x > 2).any() && !(x > 3).any());
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn any(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<bool> {
         truth(&ctx, x.f_any())
     }
 
     /// The one value of a tensor that has one: a float, an int or a bool. Waits for the device.
+    ///
+    /// Errors: more values, or none.
+    ///
+    /// ```rhai
+    /// assert(tensor::from([[2.5]]).item() == 2.5);
+    /// assert(type_of(tensor::from(3).item()) == "int" && (tensor::from(1) == 1).item());
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn item(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<Dynamic> {
+    pub fn item(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<Scalar> {
         check_arg(&ctx, x.numel() == 1, || {
             format!("item: expected a tensor with one value, got shape {:?}", x.size())
         })?;

@@ -5,7 +5,7 @@ use rhai::{Array, Dynamic, Engine, INT, NativeCallContext};
 use tch::{Device, Kind, Tensor};
 
 use super::{TensorHandle, elements, made, size};
-use crate::host::convert;
+use crate::host::convert::{self, Ints, Nested, Shape};
 use crate::host::errors::{ScriptResult, check_arg};
 
 /// Names of a tensor's properties.
@@ -18,30 +18,50 @@ pub fn register(engine: &mut Engine) {
 #[export_module]
 mod shapes {
     /// Sizes of all dimensions.
+    ///
+    /// ```rhai
+    /// assert(tensor::zeros([2, 3]).shape == [2, 3]);
+    /// ```
     #[rhai_fn(get = "shape", pure)]
     pub fn shape(x: &mut TensorHandle) -> Array {
         x.size().into_iter().map(Dynamic::from_int).collect()
     }
 
     /// Number of dimensions.
+    ///
+    /// ```rhai
+    /// assert(tensor::zeros([2, 3]).ndim == 2 && tensor::from(1.0).ndim == 0);
+    /// ```
     #[rhai_fn(get = "ndim", pure)]
     pub fn ndim(x: &mut TensorHandle) -> INT {
         x.dim() as INT
     }
 
     /// Number of values.
+    ///
+    /// ```rhai
+    /// assert(tensor::zeros([2, 3]).numel == 6);
+    /// ```
     #[rhai_fn(get = "numel", pure)]
     pub fn numel(x: &mut TensorHandle) -> INT {
         x.numel() as INT
     }
 
     /// Type of the values: "float32", "float64", "bfloat16", "int64", "bool", …
+    ///
+    /// ```rhai
+    /// assert(tensor::zeros([2]).dtype == "float32" && tensor::arange(3).dtype == "int64");
+    /// ```
     #[rhai_fn(get = "dtype", pure)]
     pub fn dtype(x: &mut TensorHandle) -> String {
         kind_name(x.kind()).into()
     }
 
     /// Where the values live: "cpu", "cuda:0", …
+    ///
+    /// ```rhai
+    /// assert(tensor::zeros([2]).device == "cpu");
+    /// ```
     #[rhai_fn(get = "device", pure)]
     pub fn device(x: &mut TensorHandle) -> String {
         match x.device() {
@@ -52,7 +72,11 @@ mod shapes {
         }
     }
 
-    /// Size of the first dimension.
+    /// Size of the first dimension. Errors: a single value, which has none.
+    ///
+    /// ```rhai
+    /// assert(tensor::zeros([2, 3]).len() == 2);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn len(ctx: NativeCallContext, x: &mut TensorHandle) -> ScriptResult<INT> {
         check_arg(&ctx, x.dim() > 0, || "len: expected a tensor with dimensions, got a single value".into())?;
@@ -60,32 +84,53 @@ mod shapes {
     }
 
     /// The same values as float32.
+    ///
+    /// ```rhai
+    /// assert(tensor::from([1, 2]).to_float().to_array() == [1.0, 2.0]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn to_float(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         cast(&ctx, &x, Kind::Float)
     }
 
     /// The same values as float64.
+    ///
+    /// ```rhai
+    /// assert(tensor::from([1, 2]).to_double().dtype == "float64");
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn to_double(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         cast(&ctx, &x, Kind::Double)
     }
 
     /// The same values as int64, fractions cut off.
+    ///
+    /// ```rhai
+    /// assert(tensor::from([1.7, -1.7]).to_int().to_array() == [1, -1]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn to_int(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         cast(&ctx, &x, Kind::Int64)
     }
 
     /// Whether each value is not zero.
+    ///
+    /// ```rhai
+    /// assert(tensor::from([0.0, 0.5]).to_bool().to_array() == [false, true]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn to_bool(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         cast(&ctx, &x, Kind::Bool)
     }
 
-    /// Nested arrays of floats, ints or bools.
+    /// Nested arrays of floats, ints or bools; of a tensor without dimensions, its value. Waits for the device.
+    ///
+    /// ```rhai
+    /// assert(tensor::from([[1, 2], [3, 4]]).to_array() == [[1, 2], [3, 4]]);
+    /// assert(tensor::from(0.5).to_array() == 0.5);
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn to_array(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<Dynamic> {
+    pub fn to_array(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<Nested> {
         // A value in an array takes 16 bytes, and empty rows take room too.
         let mut room: Vec<i64> = x.size().into_iter().map(|size| size.max(1)).collect();
         room.push(2);
@@ -94,20 +139,35 @@ mod shapes {
     }
 
     /// The same values in another shape; one size may be -1.
+    ///
+    /// Errors: a shape with another number of values.
+    ///
+    /// ```rhai
+    /// let x = tensor::arange(6);
+    /// assert(x.reshape([2, 3]).to_array() == [[0, 1, 2], [3, 4, 5]] && x.reshape([3, -1]).shape == [3, 2]);
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn reshape(ctx: NativeCallContext, x: TensorHandle, shape: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn reshape(ctx: NativeCallContext, x: TensorHandle, shape: Shape) -> ScriptResult<TensorHandle> {
         let shape = convert::ints(&ctx, "shape", &shape)?;
         made(&ctx, x.f_reshape(&shape))
     }
 
-    /// The dimensions in another order.
+    /// The dimensions in another order, which names each once.
+    ///
+    /// ```rhai
+    /// assert(tensor::zeros([2, 3, 4]).permute([2, 0, 1]).shape == [4, 2, 3]);
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn permute(ctx: NativeCallContext, x: TensorHandle, dims: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn permute(ctx: NativeCallContext, x: TensorHandle, dims: Ints) -> ScriptResult<TensorHandle> {
         let dims = convert::ints(&ctx, "dims", &dims)?;
         made(&ctx, x.f_permute(&dims))
     }
 
-    /// A matrix with rows and columns swapped.
+    /// A matrix with rows and columns swapped. Errors: more than two dimensions.
+    ///
+    /// ```rhai
+    /// assert(tensor::from([[1, 2], [3, 4]]).t().to_array() == [[1, 3], [2, 4]]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn t(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         let rank = x.dim();
@@ -116,12 +176,21 @@ mod shapes {
     }
 
     /// Two dimensions swapped.
+    ///
+    /// ```rhai
+    /// assert(tensor::zeros([2, 3, 4]).transpose(0, -1).shape == [4, 3, 2]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn transpose(ctx: NativeCallContext, x: TensorHandle, a: INT, b: INT) -> ScriptResult<TensorHandle> {
         made(&ctx, x.f_transpose(a, b))
     }
 
     /// Without dimensions of size 1.
+    ///
+    /// ```rhai
+    /// let x = tensor::zeros([1, 3, 1]);
+    /// assert(x.squeeze().shape == [3] && x.squeeze(0).shape == [3, 1] && x.squeeze(1).shape == [1, 3, 1]);
+    /// ```
     #[rhai_fn(name = "squeeze", return_raw)]
     pub fn squeeze_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         made(&ctx, x.f_squeeze())
@@ -134,14 +203,26 @@ mod shapes {
     }
 
     /// With a new dimension of size 1 at `dim`.
+    ///
+    /// ```rhai
+    /// let x = tensor::zeros([2, 3]);
+    /// assert(x.unsqueeze(0).shape == [1, 2, 3] && x.unsqueeze(-1).shape == [2, 3, 1]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn unsqueeze(ctx: NativeCallContext, x: TensorHandle, dim: INT) -> ScriptResult<TensorHandle> {
         made(&ctx, x.f_unsqueeze(dim))
     }
 
-    /// Dimensions of size 1 repeated without copying; -1 keeps a size.
+    /// Dimensions of size 1 repeated without copying; -1 keeps a size, and new dimensions come first.
+    ///
+    /// Errors: a size other than 1 that would change.
+    ///
+    /// ```rhai
+    /// let x = tensor::from([[1], [2]]);
+    /// assert(x.expand([-1, 3]).to_array() == [[1, 1, 1], [2, 2, 2]] && x.expand([4, 2, 1]).shape == [4, 2, 1]);
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn expand(ctx: NativeCallContext, x: TensorHandle, shape: Dynamic) -> ScriptResult<TensorHandle> {
+    pub fn expand(ctx: NativeCallContext, x: TensorHandle, shape: Shape) -> ScriptResult<TensorHandle> {
         let shape = convert::ints(&ctx, "shape", &shape)?;
         let sizes = x.size();
         let offset = shape.len().saturating_sub(sizes.len());
@@ -154,6 +235,11 @@ mod shapes {
     }
 
     /// All values in one dimension.
+    ///
+    /// ```rhai
+    /// let x = tensor::zeros([2, 3, 4]);
+    /// assert(x.flatten().shape == [24] && x.flatten(1, -1).shape == [2, 12]);
+    /// ```
     #[rhai_fn(name = "flatten", return_raw)]
     pub fn flatten_all(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         made(&ctx, x.f_flatten(0, -1))

@@ -17,7 +17,13 @@ pub fn register(engine: &mut Engine) {
 
 #[export_module]
 mod showing {
-    /// The tensor as text.
+    /// The tensor as text, as PyTorch writes it; of more than 400 values shape, type, least, mean and greatest value, and
+    /// standard deviation. `print(x)` and `${x}` use it.
+    ///
+    /// ```rhai
+    /// assert(tensor::from([1.0, 2.0]).to_string() == "tensor([1., 2.])");
+    /// assert(tensor::zeros([1000]).to_string().contains("shape=[1000]"));
+    /// ```
     #[rhai_fn(name = "to_string", name = "to_debug", return_raw)]
     pub fn to_text(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<String> {
         text(&ctx, &x)

@@ -21,8 +21,11 @@ pub mod energy;
 pub mod engine;
 pub mod errors;
 pub mod export;
+pub mod list;
 mod memory;
+pub mod new;
 pub mod options;
+mod preflight;
 pub mod progress;
 pub mod reference;
 pub mod resolver;
@@ -30,7 +33,9 @@ pub mod runs;
 mod sandbox;
 pub mod say;
 pub mod session;
+pub mod shell;
 mod signals;
+pub mod smoke;
 mod stdlib;
 mod suggest;
 mod weights;
@@ -74,6 +79,10 @@ pub fn run(mut options: Options) -> i32 {
     if let Err(err) = runs::restore_options(&mut options).and_then(|()| complete_energy(&mut options)) {
         return report(&err.into());
     }
+    let _resumed = match runs::lock_resumed(&options) {
+        Ok(lock) => lock,
+        Err(err) => return report(&err.into()),
+    };
     if let Some(threads) = options.threads {
         tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
     }

@@ -8,7 +8,7 @@
 use rhai::Engine;
 
 mod classification;
-mod data;
+pub(super) mod data;
 mod decorrelation;
 mod energy;
 mod globals;

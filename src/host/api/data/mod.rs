@@ -19,6 +19,7 @@ use crate::host::convert;
 use crate::host::errors::{self, Failure, ScriptResult, check_arg, script_error, unplaced};
 use crate::host::options::OptionMap;
 use crate::host::session::Session;
+use crate::host::smoke;
 use crate::nn::Place;
 
 impl From<DataError> for Failure {
@@ -142,12 +143,17 @@ pub struct ValPass {
     normalization: Rc<data::Normalization>,
     dataset: Dataset,
     device: tch::Device,
+    /// Batches that it ends after, under `--smoke`.
+    left: Option<usize>,
 }
 
 impl Iterator for ValPass {
     type Item = ScriptResult<BatchHandle>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(1)?;
+        }
         let batch = self.batches.borrow_mut().next()?;
         let made = batch.map_err(Failure::from).and_then(|batch| {
             // A constant key: every validation masks alike, so curves compare.
@@ -184,7 +190,7 @@ mod functions {
     /// Errors: no such folder, or no images in it.
     #[rhai_fn(name = "open", return_raw)]
     pub fn open_named(ctx: NativeCallContext, spec: ImmutableString) -> ScriptResult<DatasetHandle> {
-        open::named(&ctx, &spec)
+        open::named(&ctx, &spec).map(|opened| smoke::few(&Session::of(&ctx), opened))
     }
 
     /// Opens a dataset by options: `#{ folder: "photos" }`, or `#{ name: "wirebond", size: 128, count: 2304, seed: 0 }`
@@ -200,7 +206,7 @@ mod functions {
     /// (3), `image_extension` and `mask_extension`.
     #[rhai_fn(name = "open", return_raw)]
     pub fn open_map(ctx: NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
-        open::by_options(&ctx, spec)
+        open::by_options(&ctx, spec).map(|opened| smoke::few(&Session::of(&ctx), opened))
     }
 
     /// Batches for training, prepared ahead by threads; each is a function of the seed and the step alone.
@@ -306,6 +312,7 @@ mod methods {
         seed: INT,
     ) -> ScriptResult<DatasetHandle> {
         let seed = whole(&ctx, "seed", seed)? as u64;
+        let part = smoke::part(&Session::of(&ctx), &dataset.0, part);
         let chosen = match part.as_int() {
             Ok(count) => dataset.0.subset_count(whole(&ctx, "part", count)?, seed),
             Err(_) => dataset.0.subset_fraction(convert::float(&ctx, "part", &part)?, seed),
@@ -333,7 +340,7 @@ mod methods {
         let (train, val) = dataset.0.split(fraction, seed).map_err(|err| script_error(&ctx, err))?;
         Ok(Map::from([
             ("train".into(), Dynamic::from(DatasetHandle(train))),
-            ("val".into(), Dynamic::from(DatasetHandle(val))),
+            ("val".into(), Dynamic::from(smoke::few(&Session::of(&ctx), DatasetHandle(val)))),
         ]))
     }
 
@@ -385,6 +392,7 @@ mod methods {
             normalization: Rc::new(loader.loader.normalization().clone()),
             dataset: loader.loader.dataset().clone(),
             device: Session::of(&ctx).options.device,
+            left: smoke::validation_batches(&Session::of(&ctx)),
         }
     }
 

@@ -15,10 +15,12 @@ use crate::data::Dataset;
 use crate::host::args::to_json;
 use crate::host::errors::{Failure, ScriptResult, script_error, unplaced};
 use crate::host::options::{OptionMap, number};
+use crate::host::preflight;
 use crate::host::progress::Progress;
 use crate::host::runs::{self, SharedRun};
 use crate::host::say::{print_line, say};
 use crate::host::session::Session;
+use crate::host::smoke;
 use crate::nn::TrainedOn;
 use crate::train::TrainError;
 use crate::train::checkpoint::replace_file;
@@ -236,6 +238,17 @@ mod functions {
         Ok(handle)
     }
 
+    /// Whether this is `--smoke`: a run of two steps on few images, to see that a script works. Loops of a script's own, other
+    /// than over `run.steps`, can be shortened by it.
+    ///
+    /// ```rhai
+    /// let rounds = if run::is_smoke() { 2 } else { 500 };
+    /// assert(rounds == 500);
+    /// ```
+    pub fn is_smoke(ctx: NativeCallContext) -> bool {
+        Session::of(&ctx).options.smoke
+    }
+
     /// Sets the seed of everything that is made after this call: weights, order, crops, masks. `--seed` wins.
     #[rhai_fn(return_raw)]
     pub fn seed(ctx: NativeCallContext, seed: INT) -> ScriptResult<()> {
@@ -283,10 +296,12 @@ mod methods {
     pub fn steps(ctx: NativeCallContext, run: &mut RunHandle, total: INT) -> ScriptResult<Steps> {
         let total =
             u64::try_from(total).map_err(|_| script_error(&ctx, format!("steps: expected 0 or more, got {total}")))?;
+        let session = Session::of(&ctx);
+        let total = smoke::steps(&session, total);
         let first = {
             let mut inner = run.run.borrow_mut();
             inner.set_total(total);
-            let session = Session::of(&ctx);
+            preflight::check(&session, &inner, &run.optimizer.0, &run.name).map_err(|err| script_error(&ctx, err))?;
             match inner.resumed_at() {
                 // What the steps before drew is not drawn again.
                 Some(_) => session.set_draws(session.draws().max(inner.draws())),

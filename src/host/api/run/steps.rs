@@ -8,6 +8,7 @@ use rhai::{Dynamic, GlobalRuntimeState, INT, NativeCallContext, Position};
 use super::RunHandle;
 use crate::host::energy::say_cost;
 use crate::host::errors::{ScriptResult, Stop, unplaced};
+use crate::host::preflight::Timing;
 use crate::host::say::say;
 use crate::train::run::{Goal, Status};
 
@@ -30,6 +31,7 @@ struct State {
     /// Whether a step has been handed out and not ended yet.
     in_step: Cell<bool>,
     ended: Cell<bool>,
+    timing: Timing,
 }
 
 impl Drop for State {
@@ -72,7 +74,7 @@ impl Iterator for Steps {
 
 impl Steps {
     pub fn new(handle: RunHandle, global: GlobalRuntimeState) -> Self {
-        let state = State { handle, in_step: Cell::new(false), ended: Cell::new(false) };
+        let state = State { handle, in_step: Cell::new(false), ended: Cell::new(false), timing: Timing::default() };
         Self { state: Rc::new(state), global: Rc::new(global) }
     }
 
@@ -122,6 +124,9 @@ impl Steps {
         let step = handle.run.borrow().step();
         if let Some(progress) = handle.progress.borrow().as_ref() {
             progress.step(step, line.as_ref());
+            if let Some(left) = self.state.timing.after_step(&handle.run.borrow()) {
+                progress.print(|| say(&format!("{}: {left}", handle.name)));
+            }
         }
         let validated = line.is_some_and(|line| handle.run.borrow().is_validation(&line));
         let new_epoch = handle.run.borrow().epoch() > epoch_before;

@@ -6,10 +6,10 @@ unexport CARGO_TARGET_DIR # The binary lies in target/.
 HOST := target/release/dbp-host
 
 # tools/libtorch.py links a LIBTORCH of your own; .cargo/config.toml alone tells the build where that is.
-.PHONY: help setup build demo test check bench clean
+.PHONY: help setup build demo test check reference bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Put libtorch into the user's cache (CUDA=1 adds the GPU libraries, LIBTORCH=DIR takes your own)
 	@python3 tools/libtorch.py
@@ -26,6 +26,9 @@ test: setup ## Set up and run all tests
 check: setup ## Formatting and lints, warnings denied
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
+
+reference: build ## Write docs/reference, the script reference, out of the doc comments
+	$(HOST) api docs/reference
 
 bench: setup ## Time decorrelation against its peers, as ratios, and count what metering costs (ARGS=--quick tries it out)
 	cargo bench --bench step -- $(ARGS)

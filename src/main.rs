@@ -12,6 +12,7 @@ use dbp_host::host::energy::{Asked, EnergyOptions};
 use dbp_host::host::export::{ExportOptions, FormatChoice};
 use dbp_host::host::list::ListOptions;
 use dbp_host::host::new::Template;
+use dbp_host::host::reference::command as reference;
 use dbp_host::host::{self, Options};
 
 /// Runs vision pre-training experiments written as short Rhai scripts.
@@ -34,10 +35,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Say what is wrong with a script without running it, and list its parameters
+    ///
+    /// Exit codes: 0 nothing is wrong, though there may be warnings; 1 something would end the run; 2 there is no such script.
+    Check(CheckArgs),
+    /// Run a script, and again whenever it is saved: hooks are patched into the run, other edits restart it
+    Watch(WatchArgs),
     /// Write a model's weights for timm, the MAE release or Hugging Face, decorrelation folded in
     Export(ExportArgs),
     /// Say what this machine has for training and metering: what was found, what is missing, what to do
     Doctor(DoctorArgs),
+    /// Write the script reference as Markdown pages, with definitions for editors
+    Api(ApiArgs),
     /// Write a script to start from: a commented experiment that runs at once on built-in data
     New(NewArgs),
     /// List what ran: status, steps, best figure, time, energy and CO₂
@@ -88,6 +97,16 @@ impl From<GridArgs> for EnergyOptions {
 }
 
 #[derive(clap::Args)]
+struct CheckArgs {
+    /// Script to look at
+    script: PathBuf,
+
+    /// One JSON object on stdout; docs/check.md describes it
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
 struct DoctorArgs {
     /// Folder that run directories are to be made in
     #[arg(long, value_name = "DIR", default_value = "runs")]
@@ -99,6 +118,17 @@ struct DoctorArgs {
 
     #[command(flatten)]
     grid: GridArgs,
+}
+
+#[derive(clap::Args)]
+struct ApiArgs {
+    /// Folder of the pages
+    #[arg(value_name = "DIR", default_value = reference::USUAL_FOLDER)]
+    folder: PathBuf,
+
+    /// Write nothing; exit with 1 and name the pages that are stale
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(clap::Args)]
@@ -183,6 +213,16 @@ struct ExportArgs {
 }
 
 #[derive(clap::Args)]
+struct WatchArgs {
+    /// Go on with weights and step of the run that an edit stopped, where the model still fits
+    #[arg(long = "continue")]
+    carry_on: bool,
+
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(clap::Args)]
 struct RunArgs {
     /// Script to run; not needed with --resume
     script: Option<PathBuf>,
@@ -240,19 +280,22 @@ struct RunArgs {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = match cli.command {
+        Some(Command::Check(args)) => host::check::check(&args.script, args.json),
+        Some(Command::Watch(args)) => run(args.run, |options| host::watch(options, args.carry_on)),
         Some(Command::Export(args)) => export(args),
         Some(Command::Doctor(args)) => host::energy::doctor::doctor(&args.runs, args.grid.into(), args.json),
+        Some(Command::Api(args)) => reference::api(&args.folder, args.check),
         Some(Command::Energy(args)) => energy(args),
         Some(Command::New(args)) => host::new::new(&args.name, args.template),
         Some(Command::Runs(args)) => runs(args),
         Some(Command::Completions { shell }) => host::shell::completions(Cli::command(), shell),
         Some(Command::Man { dir }) => host::shell::man(Cli::command(), dir.as_deref()),
-        None => run(cli.run),
+        None => run(cli.run, host::run),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
-fn run(args: RunArgs) -> i32 {
+fn run(args: RunArgs, then: impl FnOnce(Options) -> i32) -> i32 {
     let script = match (args.script, &args.resume) {
         (Some(_), Some(_)) => {
             usage(ErrorKind::ArgumentConflict, "--resume runs the script saved in the run: leave SCRIPT out")
@@ -265,7 +308,7 @@ fn run(args: RunArgs) -> i32 {
         Ok(device) => device,
         Err(err) => return host::report(&err.into()),
     };
-    host::run(Options {
+    then(Options {
         script,
         set: args.set,
         runs: args.runs,

@@ -125,7 +125,7 @@ fn check(case: &Case) -> Result<(), String> {
     match (&case.error, outcome) {
         (None, Outcome::Done) => Ok(()),
         (None, Outcome::Failed(err)) => Err(format!("failed:\n{err}")),
-        (_, Outcome::Interrupted) => Err("interrupted".into()),
+        (_, Outcome::Interrupted | Outcome::Restart) => Err("stopped".into()),
         (Some((_, message)), Outcome::Done) => Err(format!("expected an error: {message}")),
         (Some((place, message)), Outcome::Failed(err)) => {
             let folder_name = folder.path().display().to_string();

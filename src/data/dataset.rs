@@ -4,6 +4,8 @@
 //! on those of lowest rank of another draw. So a smaller subset lies within a larger one of the same seed, a file's fate does
 //! not depend on how many others there are, and the order of two operations draws nothing anew.
 
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -78,9 +80,9 @@ pub struct Dataset {
 
 struct Shared {
     source: Box<dyn Source>,
-    cache: Cache<Image>,
+    cache: Arc<Cache<Image>>,
     /// Within the limit of `cache`.
-    masks: Cache<Mask>,
+    masks: Arc<Cache<Mask>>,
     skips: SkipLog,
 }
 
@@ -130,8 +132,29 @@ impl Dataset {
         };
         let cache = Cache::new(source.len(), cache_bytes);
         let masks = Cache::beside(if source.has_masks() { source.len() } else { 0 }, &cache);
-        let shared = Shared { cache, masks, skips: SkipLog::default(), source };
+        let shared = Shared { cache: Arc::new(cache), masks: Arc::new(masks), skips: SkipLog::default(), source };
         Ok(Self { shared: Arc::new(shared), statistics: Statistics::of(&files), files, val })
+    }
+
+    /// Tells whether the files of two datasets that were opened alike are the same: by names, sizes and times.
+    pub fn stamp(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let source = &self.shared.source;
+        for index in 0..source.len() {
+            source.name(index).hash(&mut hasher);
+            for path in source.paths(index) {
+                let data = std::fs::metadata(path).ok();
+                data.map(|data| (data.len(), data.modified().ok())).hash(&mut hasher);
+            }
+        }
+        hasher.finish()
+    }
+
+    /// The same with the images that `earlier`, a dataset of the same [`stamp`](Self::stamp), has in memory.
+    pub fn warmed_by(self, earlier: &Self) -> Self {
+        let Ok(own) = Arc::try_unwrap(self.shared) else { return earlier.clone() };
+        let (cache, masks) = (Arc::clone(&earlier.shared.cache), Arc::clone(&earlier.shared.masks));
+        Self { shared: Arc::new(Shared { cache, masks, ..own }), ..self }
     }
 
     pub fn len(&self) -> usize {

@@ -116,6 +116,11 @@ impl Source for Folder {
         }
     }
 
+    fn paths(&self, index: usize) -> Vec<PathBuf> {
+        let files = self.files.get(index).into_iter().chain(self.seconds.get(index));
+        files.map(|file| self.root.join(file)).collect()
+    }
+
     fn layout(&self) -> Option<&Layout> {
         self.layout.as_ref()
     }

@@ -1,5 +1,7 @@
 //! What a dataset is drawn from: a numbered list of images that can be loaded from any thread.
 
+use std::path::PathBuf;
+
 use super::classes::ClassTable;
 use super::folder::Layout;
 use super::image::Image;
@@ -41,6 +43,11 @@ pub trait Source: Send + Sync {
     /// The image with its mask, of the same size; labels lie within [`classes`](Self::classes).
     fn load_pair(&self, index: usize) -> Result<(Image, Mask), String> {
         Err(format!("{} has no mask", self.name(index)))
+    }
+
+    /// The files that an image is read from; none for one that is made.
+    fn paths(&self, _index: usize) -> Vec<PathBuf> {
+        Vec::new()
     }
 
     /// The class of a whole image.

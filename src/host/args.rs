@@ -119,10 +119,12 @@ pub fn prepare(session: &Session, engine: &Engine, script: &AST) -> ScriptResult
     Ok(())
 }
 
-struct Found {
-    name: String,
+/// A call of `arg`.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub name: String,
     /// `None` if it is not a constant.
-    default: Option<Dynamic>,
+    pub default: Option<Dynamic>,
 }
 
 fn unknown(name: &str, found: &[Found]) -> Failure {
@@ -155,7 +157,7 @@ fn collect(
             }
             Some(ASTNode::Stmt(Stmt::Import(import, _))) => match &import.0 {
                 Expr::StringConstant(path, pos) => {
-                    session.library.import(session, engine, key, path, *pos).and_then(|(module, ast)| {
+                    session.library.import(engine, key, path, *pos).and_then(|(module, ast)| {
                         if !seen.insert(module.clone()) {
                             return Ok(());
                         }
@@ -173,7 +175,8 @@ fn collect(
     result
 }
 
-fn parameter(call: &FnCallExpr, pos: Position) -> ScriptResult<Option<Found>> {
+/// The parameter that `call` makes, if it is a call of `arg`.
+pub(super) fn parameter(call: &FnCallExpr, pos: Position) -> ScriptResult<Option<Found>> {
     if call.name != ARG || call.is_qualified() || call.args.len() != 2 {
         return Ok(None);
     }
@@ -185,7 +188,8 @@ fn parameter(call: &FnCallExpr, pos: Position) -> ScriptResult<Option<Found>> {
     Ok(Some(Found { name: name.to_string(), default: call.args[1].get_literal_value(None) }))
 }
 
-fn add(found: &mut Vec<Found>, new: Found, pos: Position) -> ScriptResult<()> {
+/// Adds a parameter, unless it is there.
+pub(super) fn add(found: &mut Vec<Found>, new: Found, pos: Position) -> ScriptResult<()> {
     let Some(known) = found.iter_mut().find(|known| known.name == new.name) else {
         found.push(new);
         return Ok(());
@@ -319,11 +323,12 @@ pub fn to_json(value: &Dynamic) -> Value {
 }
 
 /// A default as a person would write it for `--set`.
-fn describe(value: &Dynamic) -> String {
+pub(super) fn describe(value: &Dynamic) -> String {
     if value.is_unit() { "()".into() } else { to_json(value).to_string() }
 }
 
-fn type_name(value: &Dynamic) -> &'static str {
+/// The type of a default as scripts name it.
+pub(super) fn type_name(value: &Dynamic) -> &'static str {
     match () {
         () if value.is_int() => "int",
         () if value.is_float() => "float",

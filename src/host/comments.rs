@@ -20,6 +20,24 @@ pub fn neutralize(text: &str) -> String {
     String::from_utf8(bytes).expect("only ASCII was replaced by ASCII")
 }
 
+/// Where a block comment begins that is never closed: line and column, from 1. Rhai would take the rest of the script for one.
+pub fn unclosed(text: &str) -> Option<(usize, usize)> {
+    let mut scan = Scanner { bytes: text.as_bytes(), at: 0, templates: Vec::new(), depth: 0 };
+    while let Some((start, end)) = scan.next_comment() {
+        if end >= text.len() && text[start..].starts_with("/*") && !is_closed(&text[start..]) {
+            let before = &text[..start];
+            let line = before.rsplit('\n').next().unwrap_or_default();
+            return Some((before.matches('\n').count() + 1, line.chars().count() + 1));
+        }
+    }
+    None
+}
+
+/// Whether a block comment ends; they nest.
+fn is_closed(comment: &str) -> bool {
+    comment.matches("/*").count() <= comment.matches("*/").count()
+}
+
 /// Whether the next thing behind `at` that is neither space nor comment is a function.
 fn function_follows(text: &str, at: usize) -> bool {
     let mut scan = Scanner { bytes: text.as_bytes(), at, templates: Vec::new(), depth: 0 };
@@ -147,7 +165,15 @@ impl Scanner<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::neutralize;
+    use super::{neutralize, unclosed};
+
+    #[test]
+    fn comments_that_never_end_are_found() {
+        assert_eq!(unclosed("let a = 1;\n  /* one\n/* two */"), Some((2, 3)));
+        for closed in ["/* one /* two */ */", "let a = \"/*\";", "// /*", "/**/"] {
+            assert_eq!(unclosed(closed), None, "{closed}");
+        }
+    }
 
     #[test]
     fn only_comments_before_other_things_than_functions_change() {

@@ -1,10 +1,62 @@
 //! Arguments out of Rhai's dynamic values, with messages that name the argument: `dim: expected an integer, got string`.
 //!
-//! An integer does wherever a float is meant.
+//! An integer does wherever a float is meant. Parameters and results that may be of several types are registered as [`Dynamic`];
+//! the names below say in a signature what they are, and [`shown`] is how the reference says it to readers.
 
 use rhai::{Array, Dynamic, NativeCallContext};
 
 use super::errors::{ScriptResult, script_error};
+
+/// Other names of [`Dynamic`], whose text Rhai's macro keeps, and what a reader is shown for each.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $shown:literal;)*) => {
+        $($(#[$doc])* pub type $name = Dynamic;)*
+
+        /// What a reader is shown for `alias`, one of the names of `Dynamic` in this file.
+        pub fn shown(alias: &str) -> Option<&'static str> {
+            match alias {
+                $(stringify!($name) => Some($shown),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+kinds! {
+    /// An integer or a float.
+    Number = "number";
+    /// Sizes of a tensor: an array of integers, or one for a single dimension.
+    Shape = "shape";
+    /// Dimensions and the like: one or several.
+    Ints = "int or [int]";
+    /// Height and width: one integer for both, or two.
+    Pair = "int or [int, int]";
+    /// What stands between the brackets of `x[…]`.
+    Index = "index";
+    /// The other side of an elementwise operation.
+    Operand = "Tensor or number";
+    /// What is written to a part of a tensor.
+    Fill = "Tensor, number or bool";
+    /// What a tensor can be made of.
+    Nested = "number, bool or nested array";
+    /// One value out of a tensor.
+    Scalar = "int, float or bool";
+    /// A pattern or several.
+    Patterns = "string or [string]";
+    /// Classes: how many, or their names.
+    Classes = "int or [string]";
+    /// Elementwise results; text is what a tensor and a text add up to.
+    SomeTensor = "Tensor";
+    TensorOrText = "Tensor or string";
+    TensorOrBool = "Tensor or bool";
+    MaybeTensor = "Tensor or ()";
+    MaybeFloat = "float or ()";
+    MaybeInt = "int or ()";
+    MaybePair = "int, [int, int] or ()";
+    MaybeMap = "map or ()";
+    /// Figures by name.
+    Figures = "map";
+}
 
 fn mismatch<T>(ctx: &NativeCallContext, name: &str, expected: &str, value: &Dynamic) -> ScriptResult<T> {
     let got = ctx.engine().map_type_name(value.type_name());
@@ -31,7 +83,9 @@ pub fn ints(ctx: &NativeCallContext, name: &str, value: &Dynamic) -> ScriptResul
     if let Ok(value) = value.as_int() {
         return Ok(vec![value]);
     }
-    let Some(items) = value.read_lock::<Array>() else { return mismatch(ctx, name, "an array of integers", value) };
+    let Some(items) = value.read_lock::<Array>() else {
+        return mismatch(ctx, name, "an integer or an array of integers", value);
+    };
     items.iter().map(|item| int(ctx, name, item)).collect()
 }
 

@@ -21,6 +21,25 @@ const MAX_EXPR_DEPTH: usize = 64;
 
 /// The engine of `session`. Keep it alive for as long as the script runs.
 pub fn build(session: &Rc<Session>) -> Rc<Engine> {
+    keep(session, new(session))
+}
+
+/// The same for looking at scripts without running them: code that can never run stays, and a name that nothing declares is no
+/// error of parsing, which would be the last one.
+pub fn build_to_check(session: &Rc<Session>) -> Rc<Engine> {
+    let mut engine = new(session);
+    engine.set_optimization_level(OptimizationLevel::None);
+    engine.set_strict_variables(false);
+    keep(session, engine)
+}
+
+fn keep(session: &Session, engine: Engine) -> Rc<Engine> {
+    let engine = Rc::new(engine);
+    session.set_engine(&engine);
+    engine
+}
+
+fn new(session: &Rc<Session>) -> Engine {
     let mut engine = Engine::new();
     engine.set_module_resolver(Resolver(Rc::downgrade(session)));
     engine.set_default_tag(Dynamic::from(Rc::clone(session)));
@@ -31,8 +50,6 @@ pub fn build(session: &Rc<Session>) -> Rc<Engine> {
     // Folds `64 * 4`, so that it is a constant default of `arg`.
     engine.set_optimization_level(OptimizationLevel::Simple);
     engine.disable_symbol("eval");
-    engine.register_type_with_name::<i64>("int");
-    engine.register_type_with_name::<f64>("float");
 
     let printing = Rc::downgrade(session);
     engine.on_print(move |text| {
@@ -50,11 +67,24 @@ pub fn build(session: &Rc<Session>) -> Rc<Engine> {
     let counting = Rc::downgrade(session);
     engine.on_progress(move |_| counting.upgrade().and_then(|session| progress(&session)).map(Dynamic::from));
 
-    errors::register(&mut engine);
-    api::register(&mut engine);
-    let engine = Rc::new(engine);
-    session.set_engine(&engine);
+    register(&mut engine);
     engine
+}
+
+/// An engine that knows everything scripts can call and has no session to run any of it in: for reference pages.
+pub fn described() -> Engine {
+    let mut engine = Engine::new();
+    engine.set_optimization_level(OptimizationLevel::None);
+    register(&mut engine);
+    engine
+}
+
+/// Types and functions.
+fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<i64>("int");
+    engine.register_type_with_name::<f64>("float");
+    errors::register(engine);
+    api::register(engine);
 }
 
 /// Asked at every script operation: whether to stop.
@@ -68,6 +98,9 @@ fn progress(session: &Session) -> Option<Stop> {
     }
     if session.interrupted() && !session.in_training() {
         return Some(Stop::Interrupted);
+    }
+    if !session.in_training() && session.edited() {
+        return Some(Stop::Restart);
     }
     if memory::is_low() && !session.in_training() {
         let failure = Failure::machine("the machine's memory is nearly used up, most of it by this script");

@@ -115,6 +115,9 @@ impl From<TorchError> for Failure {
             "size mismatch",
         ];
         let text = err.0;
+        if let Some(failure) = reworded(&text) {
+            return failure;
+        }
         if MACHINE.iter().any(|part| text.contains(part)) {
             return Self::machine(text);
         }
@@ -123,6 +126,27 @@ impl From<TorchError> for Failure {
             false => Self::script(text),
         }
     }
+}
+
+/// libtorch's sentences that say too little in a script.
+fn reworded(text: &str) -> Option<Failure> {
+    if text.contains("does not require grad and does not have a grad_fn") {
+        return Some(
+            Failure::script("backward: nothing that this value came from takes gradients")
+                .with_hint("a model's loss does; of tensors, call x.requires_grad() before computing with them"),
+        );
+    }
+    if text.contains("backward through the graph a second time") {
+        return Some(
+            Failure::script("backward: the gradients of this value have been computed already")
+                .with_hint("compute it anew before each backward()"),
+        );
+    }
+    let range = text.split_once("Dimension out of range (expected to be in range of [")?.1;
+    let (least, rest) = range.split_once(", ")?;
+    let (most, rest) = rest.split_once("], but got ")?;
+    let got = rest.split(')').next()?;
+    Some(Failure::script(format!("dimension {got} is out of range: expected {least} to {most}")))
 }
 
 impl From<tch::TchError> for Failure {
@@ -154,6 +178,8 @@ pub fn check_arg(ctx: &NativeCallContext, ok: bool, message: impl FnOnce() -> St
 pub enum Stop {
     /// A signal came in; what was to be saved is saved.
     Interrupted,
+    /// The script was edited, and its next version is to start.
+    Restart,
     /// A limit was reached.
     Failed(Failure),
 }
@@ -167,26 +193,54 @@ impl Stop {
 
 /// Makes [`Failure`] pleasant in `catch (err)`: `err.message`, `err.hint`, `print(err)`.
 pub fn register(engine: &mut Engine) {
-    engine.register_type_with_name::<Failure>("error");
+    engine.register_global_module(exported_module!(types).into());
     engine.register_global_module(exported_module!(failure_api).into());
+}
+
+#[allow(dead_code, non_camel_case_types)] // Names and comments are what the macro reads.
+#[export_module]
+mod types {
+    /// What `catch (err)` gets where a function of the host failed. What a script throws itself is what it threw.
+    ///
+    /// ```rhai
+    /// let problem = ();
+    /// try {
+    ///     models::vit(#{ image_sise: 32 });
+    /// } catch (err) {
+    ///     problem = err;
+    /// }
+    /// ```
+    pub type error = Failure;
 }
 
 #[allow(clippy::unwrap_used)] // Rhai's macro makes them for `&mut` parameters, after it has checked the types.
 #[export_module]
 mod failure_api {
     /// What went wrong.
+    ///
+    /// ```rhai
+    /// assert(problem.message == "models::vit: the option image_size is missing");
+    /// ```
     #[rhai_fn(get = "message", pure)]
     pub fn message(err: &mut Failure) -> String {
         err.message.clone()
     }
 
     /// What would fix it; empty where nothing is known.
+    ///
+    /// ```rhai
+    /// assert(problem.hint.is_empty());
+    /// ```
     #[rhai_fn(get = "hint", pure)]
     pub fn hint(err: &mut Failure) -> String {
         err.hint.clone().unwrap_or_default()
     }
 
     /// The message as text.
+    ///
+    /// ```rhai
+    /// assert(problem.to_string() == problem.message);
+    /// ```
     #[rhai_fn(name = "to_string", name = "to_debug", pure)]
     pub fn to_text(err: &mut Failure) -> String {
         err.message.clone()

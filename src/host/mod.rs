@@ -3,6 +3,7 @@
 //! [`run`] reads a script, finds its parameters, runs it on a thread of its own, and turns whatever comes out into an
 //! exit code and, where something is wrong, a message for the person who wrote the script.
 
+use std::any::Any;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use rhai::{Engine, EvalAltResult};
 
 pub mod api;
 pub mod args;
+pub mod check;
 mod comments;
 pub mod convert;
 pub mod device;
@@ -20,6 +22,7 @@ pub mod diagnosis;
 pub mod energy;
 pub mod engine;
 pub mod errors;
+mod explain;
 pub mod export;
 pub mod list;
 mod memory;
@@ -35,14 +38,20 @@ pub mod say;
 pub mod session;
 pub mod shell;
 mod signals;
+mod signatures;
+mod slips;
 pub mod smoke;
 mod stdlib;
 mod suggest;
+mod syntax;
+mod warm;
+mod watch;
 mod weights;
 
 pub use diagnosis::Diagnosis;
 pub use errors::{EXIT_INTERRUPTED, Failure, Kind, ScriptResult, Stop, check_arg, script_error};
 pub use session::{Options, Session};
+pub use watch::watch;
 
 /// Name of the thread that runs scripts, by which its panics are told from others.
 const SCRIPT_THREAD: &str = "script";
@@ -52,13 +61,15 @@ const SCRIPT_THREAD: &str = "script";
 pub enum Outcome {
     Done,
     Interrupted,
+    /// Ended for its next version: under `watch` alone.
+    Restart,
     Failed(Box<Diagnosis>),
 }
 
 impl Outcome {
     pub fn exit_code(&self) -> i32 {
         match self {
-            Self::Done => 0,
+            Self::Done | Self::Restart => 0,
             Self::Interrupted => EXIT_INTERRUPTED,
             Self::Failed(err) => err.kind.exit_code(),
         }
@@ -73,24 +84,31 @@ impl From<Failure> for Outcome {
 
 /// Runs `dbp-host SCRIPT`: signals, script, messages. Returns the exit code.
 pub fn run(mut options: Options) -> i32 {
-    signals::install();
-    memory::watch();
-    quiet_panics();
-    if let Err(err) = runs::restore_options(&mut options).and_then(|()| complete_energy(&mut options)) {
+    if let Err(err) = begin(&mut options) {
         return report(&err.into());
     }
     let _resumed = match runs::lock_resumed(&options) {
         Ok(lock) => lock,
         Err(err) => return report(&err.into()),
     };
-    if let Some(threads) = options.threads {
-        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
-    }
     let outcome = on_script_thread(move || match Session::new(options) {
         Ok(session) => execute(&session),
         Err(err) => err.into(),
     });
     report(&outcome)
+}
+
+/// Prepares this process for running scripts, and completes their options.
+fn begin(options: &mut Options) -> Result<(), Failure> {
+    signals::install();
+    memory::watch();
+    quiet_panics();
+    runs::restore_options(options)?;
+    complete_energy(options)?;
+    if let Some(threads) = options.threads {
+        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    }
+    Ok(())
 }
 
 /// What the environment says of energy, behind the command line and a resumed run; wrong values end here, before anything runs.
@@ -111,12 +129,16 @@ pub fn report(outcome: &Outcome) -> i32 {
 
 /// Runs the session's script on this thread, which needs [`engine::STACK_BYTES`] of stack: see [`on_script_thread`].
 pub fn execute(session: &Rc<Session>) -> Outcome {
-    let engine = engine::build(session);
-    let result = session.library.script(session, &engine).and_then(|ast| {
-        args::prepare(session, &engine, &ast)?;
+    execute_with(session, &engine::build(session))
+}
+
+/// The same with the session's engine.
+fn execute_with(session: &Rc<Session>, engine: &Engine) -> Outcome {
+    let result = session.library.script(engine).and_then(|ast| {
+        args::prepare(session, engine, &ast)?;
         engine.run_ast(&ast)
     });
-    let outcome = outcome(result, session, &engine);
+    let outcome = outcome(result, session, engine);
     // What ended the script matters more than a record that could not be written.
     match (session.runs.finish(&outcome), &outcome) {
         (Err(err), Outcome::Done) => err.into(),
@@ -128,7 +150,8 @@ fn outcome(result: ScriptResult<()>, session: &Session, engine: &Engine) -> Outc
     let Err(err) = result else { return Outcome::Done };
     match stop_of(&err) {
         Some(Stop::Interrupted) => Outcome::Interrupted,
-        _ => Outcome::Failed(Box::new(Diagnosis::of(*err, session, engine))),
+        Some(Stop::Restart) => Outcome::Restart,
+        _ => Outcome::Failed(Box::new(Diagnosis::of(*err, &session.library, engine))),
     }
 }
 
@@ -146,30 +169,33 @@ pub fn stop_of(err: &EvalAltResult) -> Option<Stop> {
 /// Runs `work` on a thread with the stack that scripts need. A panic inside becomes an outcome: it is a bug in dbp-host,
 /// never something a script may cause.
 pub fn on_script_thread(work: impl FnOnce() -> Outcome + Send) -> Outcome {
+    on_deep_stack(|| guarded(work)).unwrap_or_else(Into::into)
+}
+
+/// Runs `work` on a thread with the stack that scripts need.
+fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
     thread::scope(|scope| {
-        let spawned = thread::Builder::new()
-            .name(SCRIPT_THREAD.into())
-            .stack_size(engine::STACK_BYTES)
-            .spawn_scoped(scope, || catch_unwind(AssertUnwindSafe(work)));
-        let result = match spawned {
-            Ok(handle) => handle.join().unwrap_or_else(Err),
-            Err(err) => return Failure::machine(format!("cannot start a thread: {err}")).into(),
-        };
-        result.unwrap_or_else(|payload| {
-            let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-            let place = PANIC_PLACE
-                .lock()
-                .ok()
-                .and_then(|mut place| place.take())
-                .map_or(String::new(), |at| format!(" ({at})"));
-            let first = text.unwrap_or("no message").lines().next().unwrap_or_default().to_owned();
-            Failure::machine(format!("internal error: {first}{place}"))
-                .with_hint(
-                    "this is a bug in dbp-host, not in your script; please report it with the script that shows it",
-                )
-                .into()
-        })
+        let builder = thread::Builder::new().name(SCRIPT_THREAD.into()).stack_size(engine::STACK_BYTES);
+        match builder.spawn_scoped(scope, || catch_unwind(AssertUnwindSafe(work))) {
+            Ok(handle) => handle.join().unwrap_or_else(Err).map_err(|payload| bug(payload.as_ref())),
+            Err(err) => Err(Failure::machine(format!("cannot start a thread: {err}"))),
+        }
     })
+}
+
+/// Runs `work`; a panic becomes an outcome.
+fn guarded(work: impl FnOnce() -> Outcome) -> Outcome {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| bug(payload.as_ref()).into())
+}
+
+/// What is said of a panic.
+fn bug(payload: &(dyn Any + Send)) -> Failure {
+    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+    let place = PANIC_PLACE.lock().ok().and_then(|mut place| place.take());
+    let place = place.map_or(String::new(), |at| format!(" ({at})"));
+    let first = text.unwrap_or("no message").lines().next().unwrap_or_default();
+    Failure::machine(format!("internal error: {first}{place}"))
+        .with_hint("this is a bug in dbp-host, not in your script; please report it with the script that shows it")
 }
 
 /// Where the script's thread panicked.

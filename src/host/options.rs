@@ -1,9 +1,27 @@
 //! Option maps of script functions: typed reading, and an error for every key nobody asked for.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 
 use super::errors::{Failure, ScriptResult, script_error};
-use super::suggest::did_you_mean;
+use super::suggest::{did_you_mean, nearest};
+
+thread_local! {
+    /// What was asked for on this thread, while somebody wants to know.
+    static ASKED: RefCell<Option<BTreeSet<Asked>>> = const { RefCell::new(None) };
+}
+
+/// The function that asked for an option, and the key.
+pub type Asked = (&'static str, &'static str);
+
+/// Keeps a list of the options that functions ask for while `work` runs on this thread: what there is to document.
+pub fn recorded<T>(work: impl FnOnce() -> T) -> (T, BTreeSet<Asked>) {
+    ASKED.set(Some(BTreeSet::new()));
+    let result = work();
+    (result, ASKED.take().unwrap_or_default())
+}
 
 /// Reads a map key by key; [`OptionMap::finish`] refuses what is left.
 pub struct OptionMap<'a> {
@@ -22,6 +40,11 @@ impl<'a> OptionMap<'a> {
     /// The value of `key`; `None` if it is not there or `()`.
     pub fn get<T: FromOption>(&mut self, key: &'static str) -> ScriptResult<Option<T>> {
         self.known.push(key);
+        ASKED.with_borrow_mut(|asked| {
+            if let Some(asked) = asked {
+                asked.insert((self.what, key));
+            }
+        });
         match self.map.remove(key) {
             None => Ok(None),
             Some(value) if value.is_unit() => Ok(None),
@@ -42,7 +65,16 @@ impl<'a> OptionMap<'a> {
     /// The value of a key that has no default.
     pub fn need<T: FromOption>(&mut self, key: &'static str) -> ScriptResult<T> {
         let what = self.what;
-        self.get(key)?.ok_or_else(|| self.error(format!("{what}: the option {key} is missing")))
+        if let Some(value) = self.get(key)? {
+            return Ok(value);
+        }
+        // A key that was meant to be this one says more than that it is missing.
+        let slip = self.map.keys().find(|given| nearest(given, [key]).is_some());
+        Err(self.error(match slip {
+            Some(given) => Failure::script(format!("{what}: no option is named {given}"))
+                .with_hint(format!("did you mean `{key}`?")),
+            None => Failure::script(format!("{what}: the option {key} is missing")),
+        }))
     }
 
     /// A whole number that cannot be negative.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
-use super::say::say;
+use super::say::{say, set_bar};
 
 /// Without a terminal, a line at most this often, validations aside.
 const PLAIN_EVERY: Duration = Duration::from_secs(15);
@@ -45,6 +45,7 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(500));
             bar
         });
+        set_bar(bar.clone());
         Self {
             bar,
             name: name.to_owned(),
@@ -110,6 +111,7 @@ impl Progress {
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.abandon();
+            set_bar(None);
             say(""); // The bar leaves the cursor behind itself.
         }
     }

@@ -5,9 +5,21 @@
 //!
 //! - options, so that `check` knows the keys a map may have: a line that begins with `Options:`, maybe naming functions whose
 //!   options are taken too (``Options: those of `models::vit`, and``), then a list, ``- `key` (type, default): meaning``;
-//! - an example, in a fence of ```` ```rhai ````, that is run as a test.
+//! - an example, in a fence of ```` ```rhai ````, that is run as a test, behind the setup of its subject ([`topics`]).
 
 use rhai::{Engine, FnAccess};
+
+use super::convert;
+
+pub mod command;
+mod definitions;
+mod markdown;
+pub mod pages;
+mod signatures;
+mod standard;
+pub mod std_modules;
+pub mod subjects;
+pub mod topics;
 
 /// What a function is to a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,13 +113,13 @@ pub struct Reference {
 impl Reference {
     /// What `engine` has registered, in the order of namespace, name and number of parameters. Some milliseconds.
     pub fn of(engine: &Engine) -> Self {
-        let all = |standard| engine.collect_fn_metadata(None, |info| read(engine, &info, true), standard);
-        let mut functions = all(true);
-        let ours: std::collections::HashSet<String> = all(false).iter().map(key).collect();
-        for function in &mut functions {
-            function.standard = !ours.contains(&key(function));
-        }
-        functions.sort_by_cached_key(|function| (key(function), function.standard));
+        let all = |standard| engine.collect_fn_metadata(None, |info| read(engine, &info, standard), standard);
+        let mut functions = all(false);
+        // What we have registered hides what is Rhai's.
+        let ours: std::collections::HashSet<String> = functions.iter().map(key).collect();
+        functions.extend(all(true).into_iter().filter(|function| !ours.contains(&key(function))));
+        // Names of parameters and all the rest decide between equal ones, so that the choice is always the same.
+        functions.sort_by_cached_key(|f| (key(f), f.signature(), f.returns.clone(), f.docs.text.clone()));
         functions.dedup_by_key(|function| key(function));
         functions.sort_by_cached_key(|f| (f.namespace.clone(), f.name.clone(), f.role, f.params.len(), key(f)));
         Self { functions }
@@ -212,9 +224,12 @@ pub fn type_name(engine: &Engine, rust: &str) -> String {
         "Map" => "map".into(),
         "Blob" => "blob".into(),
         "FnPtr" => "function".into(),
-        other => match other.strip_suffix("Handle") {
-            Some(ours) => ours.to_owned(),
-            None => engine.map_type_name(other).to_owned(),
+        "Failure" => "error".into(),
+        "ValPass" => "ValBatches".into(),
+        other => match (convert::shown(other), other.strip_suffix("Handle")) {
+            (Some(shown), _) => shown.to_owned(),
+            (None, Some(ours)) => ours.to_owned(),
+            (None, None) => engine.map_type_name(other).to_owned(),
         },
     }
 }

@@ -10,11 +10,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
-use rhai::{AST, ASTNode, Engine, EvalAltResult, Expr, Module, ModuleResolver, Position, Scope, Shared, Stmt};
+use rhai::{
+    AST, ASTNode, Engine, EvalAltResult, Expr, LexError, Module, ModuleResolver, Position, Scope, Shared, Stmt,
+};
 
 use super::comments;
 use super::errors::{Failure, ScriptResult};
-use super::session::{Session, Source};
+use super::session::Session;
 use super::stdlib;
 use super::suggest::did_you_mean;
 
@@ -92,8 +94,19 @@ impl SourceStore {
         }
     }
 
+    /// The file of a source; `None` for those in the binary.
+    pub fn path(&self, key: &str) -> Option<PathBuf> {
+        match self {
+            Self::Disk { .. } if is_std(key) => None,
+            Self::Disk { folder, .. } => Some(folder.join(key)),
+            Self::Saved { run, .. } if key == self.script_key() => Some(run.join(key)),
+            Self::Saved { run, .. } => Some(run.join("modules").join(key)),
+        }
+    }
+
     /// How messages name a source.
     pub fn shown(&self, key: &str) -> String {
+        let key = if key.starts_with(self.script_key()) { self.script_key() } else { key }; // `script.rhai@2`
         match self {
             _ if is_std(key) => key.to_owned(),
             Self::Disk { shown, .. } => shown.join(key).display().to_string(),
@@ -151,7 +164,8 @@ fn or_current(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
-fn is_std(key: &str) -> bool {
+/// Whether a source comes with the program.
+pub fn is_std(key: &str) -> bool {
     key.starts_with("std/")
 }
 
@@ -203,9 +217,23 @@ pub fn key_of_import(path: &str, importer: &str) -> Result<String, Failure> {
     })
 }
 
+/// A source text as it was compiled.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Path from the script's folder with its extension, or `std/....rhai` for modules out of the binary.
+    pub key: String,
+    pub text: String,
+}
+
 /// All sources of a session, compiled.
 pub struct Library {
     pub store: SourceStore,
+    /// The script first, then its imports in the order of their resolution.
+    sources: RefCell<Vec<Source>>,
+    /// Later texts of the script whose functions were patched in.
+    patches: RefCell<Vec<Source>>,
+    /// Which source the script's code says it is from.
+    script_source: String,
     asts: RefCell<HashMap<String, Rc<AST>>>,
     modules: RefCell<HashMap<String, Shared<Module>>>,
     /// Keys of the modules whose top level runs right now, outermost first.
@@ -214,17 +242,69 @@ pub struct Library {
 
 impl Library {
     pub fn new(store: SourceStore) -> Self {
-        Self { store, asts: RefCell::default(), modules: RefCell::default(), loading: RefCell::default() }
+        let script_source = store.script_key().to_owned();
+        Self::with_source(store, script_source)
+    }
+
+    /// A later version of the script, whose errors are told from those of the one before by the source `script_source`.
+    pub fn later(store: SourceStore, script_source: String) -> Self {
+        Self::with_source(store, script_source)
+    }
+
+    fn with_source(store: SourceStore, script_source: String) -> Self {
+        Self {
+            store,
+            sources: RefCell::default(),
+            patches: RefCell::default(),
+            script_source,
+            asts: RefCell::default(),
+            modules: RefCell::default(),
+            loading: RefCell::default(),
+        }
+    }
+
+    /// Takes note of functions that were patched in, for the places of their errors.
+    pub fn add_patch(&self, later: &Self) {
+        let text = later.text(later.store.script_key()).unwrap_or_default();
+        self.patches.borrow_mut().push(Source { key: later.script_source.clone(), text });
+    }
+
+    /// What was compiled for a key, if it could be.
+    pub fn compiled(&self, key: &str) -> Option<Rc<AST>> {
+        self.asts.borrow().get(key).cloned()
+    }
+
+    /// The files that were read or would be by imports of a literal path, whether they exist or not.
+    pub fn files(&self) -> Vec<(String, PathBuf)> {
+        let mut keys = vec![self.store.script_key().to_owned()];
+        keys.extend(self.sources.borrow().iter().map(|source| source.key.clone()));
+        for (importer, ast) in self.asts.borrow().iter() {
+            keys.extend(literal_imports(ast).into_iter().filter_map(|(path, _)| key_of_import(&path, importer).ok()));
+        }
+        keys.sort();
+        keys.dedup();
+        keys.into_iter().filter_map(|key| self.store.path(&key).map(|path| (key, path))).collect()
+    }
+
+    /// What was read so far, by key: the script first.
+    pub fn sources(&self) -> Vec<(String, String)> {
+        self.sources.borrow().iter().map(|source| (source.key.clone(), source.text.clone())).collect()
+    }
+
+    /// The text of a source, if it was read.
+    pub fn text(&self, key: &str) -> Option<String> {
+        let (sources, patches) = (self.sources.borrow(), self.patches.borrow());
+        sources.iter().chain(patches.iter()).find(|source| source.key == key).map(|source| source.text.clone())
     }
 
     /// The compiled script.
     ///
     /// # Errors
     /// If it cannot be read or parsed.
-    pub fn script(&self, session: &Session, engine: &Engine) -> ScriptResult<Rc<AST>> {
+    pub fn script(&self, engine: &Engine) -> ScriptResult<Rc<AST>> {
         let key = self.store.script_key();
         let missing = || Failure::usage(format!("cannot read the script {}", self.store.shown(key)));
-        self.compile(session, engine, key)?.ok_or_else(|| missing().at(Position::NONE))
+        self.compile(engine, key)?.ok_or_else(|| missing().at(Position::NONE))
     }
 
     /// The compiled module that `import "path"` means in `importer`, with its key.
@@ -233,14 +313,13 @@ impl Library {
     /// At `pos` if there is no such module or it is refused; inside the module if it does not parse.
     pub fn import(
         &self,
-        session: &Session,
         engine: &Engine,
         importer: &str,
         path: &str,
         pos: Position,
     ) -> ScriptResult<(String, Rc<AST>)> {
         let key = key_of_import(path, importer).map_err(|err| err.at(pos))?;
-        let ast = self.compile(session, engine, &key).map_err(|err| match *err {
+        let ast = self.compile(engine, &key).map_err(|err| match *err {
             EvalAltResult::ErrorRuntime(failure, _) => EvalAltResult::ErrorRuntime(failure, pos).into(),
             _ => Box::new(EvalAltResult::ErrorInModule(key.clone(), err, pos)),
         })?;
@@ -254,15 +333,19 @@ impl Library {
         })
     }
 
-    fn compile(&self, session: &Session, engine: &Engine, key: &str) -> ScriptResult<Option<Rc<AST>>> {
+    fn compile(&self, engine: &Engine, key: &str) -> ScriptResult<Option<Rc<AST>>> {
         if let Some(ast) = self.asts.borrow().get(key) {
             return Ok(Some(Rc::clone(ast)));
         }
         let Some(text) = self.store.read(key).map_err(|err| err.at(Position::NONE))? else { return Ok(None) };
         let plain = comments::neutralize(&text);
-        session.sources.borrow_mut().push(Source { key: key.to_owned(), text });
+        let unclosed = comments::unclosed(&text);
+        self.sources.borrow_mut().push(Source { key: key.to_owned(), text });
+        if let Some(place) = unclosed {
+            return Err(unclosed_comment(place).into());
+        }
         let mut ast = engine.compile(plain).map_err(EvalAltResult::from)?;
-        ast.set_source(key);
+        ast.set_source(if key == self.store.script_key() { &self.script_source } else { key });
         let ast = Rc::new(ast);
         self.asts.borrow_mut().insert(key.to_owned(), Rc::clone(&ast));
         Ok(Some(ast))
@@ -291,15 +374,8 @@ impl Library {
         functions.collect()
     }
 
-    fn module(
-        &self,
-        session: &Session,
-        engine: &Engine,
-        importer: &str,
-        path: &str,
-        pos: Position,
-    ) -> ScriptResult<Shared<Module>> {
-        let (key, ast) = self.import(session, engine, importer, path, pos)?;
+    fn module(&self, engine: &Engine, importer: &str, path: &str, pos: Position) -> ScriptResult<Shared<Module>> {
+        let (key, ast) = self.import(engine, importer, path, pos)?;
         if let Some(module) = self.modules.borrow().get(&key) {
             return Ok(Rc::clone(module));
         }
@@ -307,10 +383,10 @@ impl Library {
         let circle = {
             let loading = self.loading.borrow();
             let chain: Vec<&str> = std::iter::once(script).chain(loading.iter().map(String::as_str)).collect();
-            chain.iter().position(|entry| *entry == key).map(|at| chain[at..].join(" → "))
+            chain.iter().position(|entry| *entry == key).map(|at| circle(&chain[at..], &key))
         };
-        if let Some(chain) = circle {
-            return Err(Failure::script(format!("imports form a circle: {chain} → {key}")).at(pos));
+        if let Some(failure) = circle {
+            return Err(failure.at(pos));
         }
         self.loading.borrow_mut().push(key.clone());
         let module = Module::eval_ast_as_new(Scope::new(), &ast, engine);
@@ -330,6 +406,33 @@ impl Library {
     }
 }
 
+/// Rhai says nothing of it.
+fn unclosed_comment((line, column): (usize, usize)) -> EvalAltResult {
+    let number = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+    let problem = LexError::Runtime("this comment is never closed: the rest of the script is in it".into());
+    EvalAltResult::ErrorParsing(problem.into(), Position::new(number(line), number(column)))
+}
+
+/// What is wrong with importing `key`, whose import led to this file by `chain`.
+pub fn circle(chain: &[&str], key: &str) -> Failure {
+    Failure::script(format!("imports form a circle: {} → {key}", chain.join(" → ")))
+        .with_hint("move what both need into a third file that imports neither")
+}
+
+/// The paths that a source imports by a literal text, and where it does.
+pub fn literal_imports(ast: &AST) -> Vec<(String, Position)> {
+    let mut imports = Vec::new();
+    ast.walk(&mut |path: &[ASTNode]| {
+        if let Some(ASTNode::Stmt(Stmt::Import(import, _))) = path.last()
+            && let Expr::StringConstant(path, pos) = &import.0
+        {
+            imports.push((path.to_string(), *pos));
+        }
+        true
+    });
+    imports
+}
+
 /// Hands Rhai the session's modules.
 pub struct Resolver(pub Weak<Session>);
 
@@ -343,7 +446,7 @@ impl ModuleResolver for Resolver {
     ) -> ScriptResult<Shared<Module>> {
         let session = self.0.upgrade().expect("the engine's tag keeps the session");
         let importer = source.unwrap_or(session.library.store.script_key());
-        session.library.module(&session, engine, importer, path, pos)
+        session.library.module(engine, importer, path, pos)
     }
 }
 

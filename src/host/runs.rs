@@ -17,7 +17,7 @@ use super::smoke;
 use crate::data::Dataset;
 use crate::train::TrainError;
 use crate::train::checkpoint::replace_file;
-use crate::train::experiment::{self, Experiment, Sources};
+use crate::train::experiment::{self, Experiment};
 use crate::train::lock::{RunLock, Taken};
 use crate::train::record::write_skipped;
 use crate::train::run::{Run, Status};
@@ -123,6 +123,43 @@ impl Runs {
         }
     }
 
+    /// How many directories the script has made.
+    pub fn count(&self) -> usize {
+        self.made.borrow().len()
+    }
+
+    /// The directories of its training runs, in order.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        self.placed().into_iter().map(|(_, dir)| dir).collect()
+    }
+
+    /// The places in the order, and the directories, of runs that were stopped on their way.
+    pub fn stopped(&self) -> Vec<(usize, PathBuf)> {
+        let interrupted = |dir: &Path| {
+            read_run_json(dir).is_ok_and(|record| record.get("status") == Some(&json!(Status::Interrupted)))
+        };
+        self.placed().into_iter().filter(|(_, dir)| interrupted(dir)).collect()
+    }
+
+    fn placed(&self) -> Vec<(usize, PathBuf)> {
+        let experiment = self.experiment.borrow();
+        let Some(experiment) = experiment.as_ref() else { return Vec::new() };
+        let made = self.made.borrow();
+        let runs = made.iter().enumerate().filter(|(_, made)| matches!(made, Made::Run { .. }));
+        runs.map(|(place, _)| (place, experiment.path_of(place))).collect()
+    }
+
+    /// Puts a patched script beside the one that a run began with, here and in the parent of several runs: resuming goes on
+    /// with what ran last.
+    pub fn patch(&self, run: &Path, text: &str) -> Result<(), Failure> {
+        experiment::patch_script(run, text)?;
+        let root = self.experiment.borrow().as_ref().map(|experiment| experiment.root().to_owned());
+        match root.filter(|root| root != run) {
+            Some(root) => Ok(experiment::patch_script(&root, text)?),
+            None => Ok(()),
+        }
+    }
+
     /// Takes note of a new run, and lets go of those that have ended: their models take memory.
     pub fn add(&self, run: SharedRun, datasets: Datasets) {
         let mut made = self.made.borrow_mut();
@@ -143,7 +180,7 @@ impl Runs {
     pub fn finish(&self, outcome: &Outcome) -> Result<(), Failure> {
         let status = match outcome {
             Outcome::Done => Status::Done,
-            Outcome::Interrupted => Status::Interrupted,
+            Outcome::Interrupted | Outcome::Restart => Status::Interrupted,
             Outcome::Failed(err) if err.kind == Kind::Diverged => Status::Diverged,
             Outcome::Failed(_) => Status::Failed,
         };
@@ -178,8 +215,7 @@ pub fn skipped(datasets: &[Dataset]) -> Vec<(String, String)> {
 
 fn start_experiment(session: &Session) -> Result<Experiment, Failure> {
     let about = about(session);
-    let sources: Sources =
-        session.sources.borrow().iter().map(|source| (source.key.clone(), source.text.clone())).collect();
+    let sources = session.running_sources();
     let started = match &session.options.resume {
         Some(root) => Experiment::resume(root, about, sources)?,
         None => {

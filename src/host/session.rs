@@ -16,6 +16,8 @@ use super::runs::Runs;
 use super::sandbox::Sandbox;
 use super::say::print_line;
 use super::signals;
+use super::warm::Warm;
+use super::watch::Watching;
 
 /// The command line of a run, already validated.
 #[derive(Clone, Debug)]
@@ -85,21 +87,12 @@ impl Parameter {
     }
 }
 
-/// A source text as it was compiled: the script itself first, then its imports in the order of their resolution.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// Path from the script's folder with its extension, or `std/....rhai` for modules out of the binary.
-    pub key: String,
-    pub text: String,
-}
-
 /// Where the script's output goes.
 type Printer = Box<dyn Fn(&str)>;
 
 pub struct Session {
     pub options: Options,
     pub parameters: RefCell<Vec<Parameter>>,
-    pub sources: RefCell<Vec<Source>>,
     /// The values of `--set` and of a resumed run, by parameter.
     pub(super) given: Given,
     pub(super) library: Library,
@@ -112,6 +105,10 @@ pub struct Session {
     draws: Cell<u64>,
     /// The training runs this script has made.
     pub(super) runs: Runs,
+    /// What outlives this session.
+    pub(super) warm: Rc<Warm>,
+    /// Under `watch`.
+    pub(super) watching: Option<Rc<Watching>>,
     printer: RefCell<Printer>,
 }
 
@@ -119,6 +116,15 @@ impl Session {
     /// # Errors
     /// If a folder named on the command line cannot be read, or the run to resume is not one.
     pub fn new(options: Options) -> Result<Rc<Self>, Failure> {
+        Self::within(options, Rc::default(), None)
+    }
+
+    /// The session of a script that is run again whenever it is saved: `warm` is what it shares with those before and after.
+    pub(super) fn watched(options: Options, warm: Rc<Warm>, watching: Rc<Watching>) -> Result<Rc<Self>, Failure> {
+        Self::within(options, warm, Some(watching))
+    }
+
+    fn within(options: Options, warm: Rc<Warm>, watching: Option<Rc<Watching>>) -> Result<Rc<Self>, Failure> {
         let store = match &options.resume {
             Some(run) => SourceStore::saved(run)?,
             None => SourceStore::disk(&options.script)?,
@@ -127,7 +133,6 @@ impl Session {
         let sandbox = Sandbox::new(&options, &store, &given)?;
         Ok(Rc::new(Self {
             parameters: RefCell::default(),
-            sources: RefCell::default(),
             given,
             library: Library::new(store),
             sandbox,
@@ -138,6 +143,8 @@ impl Session {
             seed: Cell::new(options.seed.unwrap_or(0)),
             draws: Cell::new(0),
             runs: Runs::default(),
+            warm,
+            watching,
             printer: RefCell::new(Box::new(print_line)),
             options,
         }))
@@ -162,6 +169,22 @@ impl Session {
 
     pub(super) fn set_engine(&self, engine: &Rc<Engine>) {
         *self.engine.borrow_mut() = Rc::downgrade(engine);
+    }
+
+    /// Looks for edits of a watched script, and patches its functions where that will do. Whether the script is to end here,
+    /// for its next version to start.
+    pub(super) fn edited(&self) -> bool {
+        self.watching.as_ref().is_some_and(|watching| watching.look(self))
+    }
+
+    /// The sources that a run directory is to hold: what runs now, by key, the script first.
+    pub fn running_sources(&self) -> Vec<(String, String)> {
+        let mut sources = self.library.sources();
+        let patched = self.watching.as_ref().and_then(|watching| watching.revision());
+        if let (Some(script), Some(patched)) = (sources.first_mut(), patched) {
+            script.1 = patched.text();
+        }
+        sources
     }
 
     /// Whether SIGINT or SIGTERM came in. Long native calls poll it.
@@ -275,10 +298,5 @@ impl Session {
     /// The folder of the script.
     pub fn script_folder(&self) -> PathBuf {
         self.sandbox.script_folder().to_owned()
-    }
-
-    /// The text of a source, if it was read.
-    pub fn source_text(&self, key: &str) -> Option<String> {
-        self.sources.borrow().iter().find(|source| source.key == key).map(|source| source.text.clone())
     }
 }

@@ -63,7 +63,12 @@ pub fn read_tensors(path: &Path) -> TrainResult<State> {
 pub fn read_described(path: &Path) -> TrainResult<(State, Metadata)> {
     let bytes = fs::read(path).at(path)?;
     let broken = |err| {
-        TrainError::broken(path, format!("not a whole safetensors file ({err}); was it cut short while being copied?"))
+        // The header, JSON, stands behind its length in 8 bytes.
+        let problem = match bytes.get(8) {
+            Some(b'{') | None => format!("not a whole safetensors file ({err}); was it cut short while being copied?"),
+            Some(_) => "not a safetensors file".to_owned(),
+        };
+        TrainError::broken(path, problem)
     };
     let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;

@@ -184,6 +184,20 @@ pub fn write_sources(root: &Path, sources: &Sources) -> TrainResult<()> {
     Ok(())
 }
 
+/// Replaces `script.rhai`; the text that it had is kept as `revisions/1.rhai` and so on.
+pub fn patch_script(root: &Path, text: &str) -> TrainResult<()> {
+    let path = root.join("script.rhai");
+    let before = fs::read(&path).at(&path)?;
+    if before == text.as_bytes() {
+        return Ok(());
+    }
+    let folder = root.join("revisions");
+    fs::create_dir_all(&folder).at(&folder)?;
+    let number = (1..).find(|number| !folder.join(format!("{number}.rhai")).exists()).unwrap_or(1);
+    replace_file(&folder.join(format!("{number}.rhai")), &before)?;
+    replace_file(&path, text.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

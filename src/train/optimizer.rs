@@ -37,16 +37,19 @@ impl Default for AdamWConfig {
 impl AdamWConfig {
     /// Errors: [`TrainError::Config`] naming the first value outside its range.
     pub fn check(&self) -> TrainResult<()> {
+        const BETA: &str = "0 to below 1";
         let ranges = [
-            ("lr", self.lr, self.lr >= 0.0),
-            ("beta1", self.beta1, (0.0..1.0).contains(&self.beta1)),
-            ("beta2", self.beta2, (0.0..1.0).contains(&self.beta2)),
-            ("weight_decay", self.weight_decay, self.weight_decay >= 0.0),
-            ("eps", self.eps, self.eps > 0.0),
-            ("layer_decay", self.layer_decay, self.layer_decay > 0.0 && self.layer_decay <= 1.0),
+            ("lr", self.lr, self.lr >= 0.0, "0 or more"),
+            ("beta1", self.beta1, (0.0..1.0).contains(&self.beta1), BETA),
+            ("beta2", self.beta2, (0.0..1.0).contains(&self.beta2), BETA),
+            ("weight_decay", self.weight_decay, self.weight_decay >= 0.0, "0 or more"),
+            ("eps", self.eps, self.eps > 0.0, "more than 0"),
+            ("layer_decay", self.layer_decay, self.layer_decay > 0.0 && self.layer_decay <= 1.0, "above 0 up to 1"),
         ];
-        match ranges.iter().find(|(_, value, fine)| !fine || !value.is_finite()) {
-            Some((name, value, _)) => Err(TrainError::Config(format!("{name}: {value} is outside its range"))),
+        match ranges.iter().find(|(_, value, fine, _)| !fine || !value.is_finite()) {
+            Some((name, value, _, expected)) => {
+                Err(TrainError::Config(format!("{name}: expected {expected}, got {value}")))
+            }
             None => Ok(()),
         }
     }

@@ -34,7 +34,7 @@ const OF_THE_RUN: [&str; 10] =
     ["status", "step", "steps", "wall_s", "elapsed_s", "best", "lost_s", "lost_kwh", "energy", "pruned"];
 
 /// What a run is started with; resuming and grouping rely on it.
-const OF_THE_START: [&str; 17] = [
+const OF_THE_START: [&str; 19] = [
     "run_id",
     "name",
     "script",
@@ -51,6 +51,8 @@ const OF_THE_START: [&str; 17] = [
     "auto",
     "images",
     "normalization",
+    "continued_from",
+    "patches",
     "smoke",
 ];
 

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
@@ -22,38 +21,13 @@ use super::optimizer::AdamW;
 use super::pictures::{self, Picture};
 use super::record;
 pub use super::record::Status;
+pub use super::state::Carried;
+use super::state::State;
 use super::tensorboard::{self, EventWriter};
 use super::{TrainError, TrainResult, weights};
 use crate::energy::config::Config;
 use crate::energy::reading::Reading;
-use crate::nn::{DecorState, Registry};
-
-/// `state.json` of a checkpoint.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct State {
-    /// Updates done.
-    step: u64,
-    wall_s: f64,
-    /// See [`Best`].
-    best: Option<Value>,
-    metrics_bytes: u64,
-    layers_bytes: u64,
-    lr_fraction: f64,
-    /// What decorrelation has come to beside the tensors.
-    #[serde(default)]
-    decorrelation: DecorState,
-    /// Random draws that the script itself has made.
-    #[serde(default)]
-    draws: u64,
-    /// What hooks have logged for the line to come.
-    #[serde(default)]
-    line: Map<String, Value>,
-    /// Files that could not be read up to here, with the reason.
-    skipped: Vec<(String, String)>,
-    /// What it has cost.
-    #[serde(default)]
-    energy: Option<Reading>,
-}
+use crate::nn::Registry;
 
 /// What a run is started with.
 pub struct Setup {
@@ -75,6 +49,8 @@ pub struct Setup {
     pub goal: Goal,
     /// How its energy is metered; `None` is not at all.
     pub energy: Option<Config>,
+    /// What a new run goes on from.
+    pub carried: Option<Carried>,
 }
 
 pub struct Run {
@@ -91,6 +67,8 @@ pub struct Run {
     events: EventWriter,
     skipped: Vec<(String, String)>,
     draws: u64,
+    /// See [`State`].
+    carried: u64,
     cost: Cost,
     /// Step and clock of the line before, for images per second.
     last_logged: (u64, Duration),
@@ -126,7 +104,10 @@ impl Run {
                 setup.model.set_lr_fraction(state.lr_fraction);
                 state
             }
-            None => State { lr_fraction: 1.0, ..State::default() },
+            None => match setup.carried.take() {
+                Some(Carried(state)) => state,
+                None => State { lr_fraction: 1.0, ..State::default() },
+            },
         };
         record::account_for_loss(&setup.dir, state.wall_s, state.energy.as_ref(), &mut setup.record)?;
         let metrics = LineLog::open(&setup.dir.join("metrics.jsonl"), state.metrics_bytes)?;
@@ -146,6 +127,7 @@ impl Run {
             events,
             skipped: state.skipped,
             draws: state.draws,
+            carried: state.carried,
             cost,
             last_logged: (state.step, wall),
             started: Instant::now(),
@@ -293,12 +275,17 @@ impl Run {
 
     /// What it has cost, for people; nothing before the first step.
     pub fn summary(&self) -> Vec<String> {
-        if self.step > 0 { self.cost.summary(self.images()) } else { Vec::new() }
+        if self.step > self.carried { self.cost.summary(self.images()) } else { Vec::new() }
+    }
+
+    /// Updates that another run had done before this one went on from it.
+    pub fn carried(&self) -> u64 {
+        self.carried
     }
 
     /// Images trained on so far.
     fn images(&self) -> u64 {
-        self.step * self.setup.images_per_step
+        (self.step - self.carried) * self.setup.images_per_step
     }
 
     /// Adds figures to this step's line.
@@ -413,6 +400,7 @@ impl Run {
             lr_fraction: model.lr_fraction(),
             decorrelation: model.decor_state()?,
             draws: self.draws,
+            carried: self.carried,
             line: self.line.clone(),
             skipped: self.skipped.clone(),
             energy: self.cost.read().cloned(),

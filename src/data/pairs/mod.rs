@@ -105,6 +105,10 @@ impl Source for Pairs {
         load_image(&self.pairs[index].image, self.channels)
     }
 
+    fn paths(&self, index: usize) -> Vec<PathBuf> {
+        vec![self.pairs[index].image.clone(), self.pairs[index].mask.clone()]
+    }
+
     fn layout(&self) -> Option<&Layout> {
         self.layout.as_ref()
     }

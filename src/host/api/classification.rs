@@ -10,6 +10,7 @@ use super::data::BatchHandle;
 use super::models::{ModelHandle, Network};
 use super::segmentation::{class_names, encoder_state, tuned_config};
 use super::tensor::{TensorHandle, size};
+use crate::host::convert::Classes;
 use crate::host::errors::{ScriptResult, check_arg, script_error};
 use crate::host::options::{FromOption, OptionMap};
 use crate::host::session::Session;
@@ -34,16 +35,25 @@ impl FromOption for Pool {
 
 #[export_module]
 mod functions {
-    /// A classifier of images into `classes`, an array of names or a number, on a copy of `encoder`'s vision transformer; every
-    /// R is folded into its weight, and the encoder itself stays as it is.
+    /// A classifier of images into `classes` on a copy of `encoder`'s vision transformer; every R is folded into its weight, and the
+    /// encoder itself stays as it is.
     ///
-    /// Options: `image_size` (the encoder's; positions are interpolated), `pool` (`"mean"` of the patch tokens, or `"class"`:
-    /// the class token), `drop_path` (0, stochastic depth), `label_smoothing` (0).
+    /// Options:
+    /// - `image_size` (int or [int, int], the encoder's): positions are interpolated
+    /// - `pool` (string, `"mean"`): what the head sees: `"mean"` of the patch tokens, or `"class"`, the class token
+    /// - `drop_path` (number, 0): stochastic depth
+    /// - `label_smoothing` (number, 0): of the loss, below 1
+    ///
+    /// ```rhai
+    /// let encoder = models::vit(#{ image_size: 32, patch_size: 8, embed_dim: 16, depth: 4, num_heads: 2 });
+    /// let model = models::classifier(encoder, ["cat", "dog"], #{ pool: "class", label_smoothing: 0.1 });
+    /// assert(model.forward(tensor::zeros([2, 3, 32, 32])).shape == [2, 2]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn classifier(
         ctx: NativeCallContext,
         encoder: ModelHandle,
-        classes: Dynamic,
+        classes: Classes,
         options: Map,
     ) -> ScriptResult<ModelHandle> {
         let mut options = OptionMap::new(&ctx, "models::classifier", options);
@@ -96,6 +106,10 @@ pub fn entropy(ctx: &NativeCallContext, logits: &Tensor, labels: &Tensor) -> Scr
 mod methods {
     /// What an encoder makes of each image, without gradients: the mean of its patch tokens (`"mean"`) or its class token
     /// (`"class"`), after the final norm. Of a classifier: what its head sees. Shapes: `[N, D]`.
+    ///
+    /// ```rhai
+    /// assert(model.features(batch, "mean").shape == [4, 16]);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn features(
         ctx: NativeCallContext,

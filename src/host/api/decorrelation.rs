@@ -9,6 +9,7 @@ use tch::Kind;
 use super::models::{ModelHandle, Network};
 use super::schedule::ScheduleHandle;
 use super::tensor::size;
+use crate::host::convert::Patterns;
 use crate::host::errors::{ScriptResult, script_error};
 use crate::host::options::{FromOption, OptionMap};
 use crate::host::say::say;
@@ -18,7 +19,7 @@ use crate::nn::{
 };
 
 pub fn register(engine: &mut Engine) {
-    engine.register_type_with_name::<PlanHandle>("Plan");
+    engine.register_global_module(exported_module!(types).into());
     engine.register_global_module(exported_module!(methods).into());
 }
 
@@ -131,6 +132,12 @@ fn texts(names: impl IntoIterator<Item = String>) -> Array {
 /// Decorrelates a layer on its own by the options of a map, for `nn::decor_linear` and `nn::decor_conv2d`.
 pub fn decorrelate_all(ctx: &NativeCallContext, model: &mut ModelHandle, mut options: OptionMap) -> ScriptResult<()> {
     let wanted = decor_options(&mut options)?;
+    let (budget, measure) = (options.get::<Dynamic>("budget")?, options.get::<Dynamic>("measure")?);
+    if budget.or(measure).is_some() {
+        return Err(
+            options.error("budget and measure are options of \"auto\"; a layer on its own has nothing to choose")
+        );
+    }
     options.finish()?;
     apply(ctx, model, &["**".to_owned()], &wanted).map(|_| ())
 }
@@ -158,39 +165,61 @@ fn check_sizes(ctx: &NativeCallContext, layers: &[Rc<Layer>], options: &DecorOpt
     Ok(())
 }
 
+#[allow(dead_code)] // Names and comments are what the macro reads.
+#[export_module]
+mod types {
+    /// What decorrelation costs per step, layer by layer. Prints as a table.
+    ///
+    /// ```rhai
+    /// let model = models::mae(#{
+    ///     image_size: 32, patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2,
+    ///     decoder_embed_dim: 16, decoder_depth: 1, decoder_num_heads: 2,
+    /// });
+    /// model.decorrelate("encoder.**");
+    /// let plan = model.decorrelation_plan(64);
+    /// ```
+    pub type Plan = PlanHandle;
+}
+
 #[export_module]
 mod methods {
     /// Decorrelates the layers that the patterns choose, and no others; `[]` is plain back-propagation. `*` matches one part
     /// of a name, `**` any parts, `!` subtracts. Returns the names of the chosen layers.
     ///
     /// `"auto"` in the place of patterns chooses by itself: it measures the inputs of every layer for the first `measure`
-    /// steps (10), then takes the set that holds the most correlation for at most `budget` (0.05) of a step's multiply-adds,
-    /// and says why.
+    /// steps, then takes the set that holds the most correlation for at most `budget`, and says why.
     ///
-    /// Options, with what each costs and when to use it:
-    ///
-    /// | option | default | |
-    /// | --- | --- | --- |
-    /// | `preset` | `"paper"` | where the other defaults come from; `"lean"` is `max_rows: "4d"`, `block: "wide"` |
-    /// | `lr` | 5e-4 | η; stable below 2/λmax of the inputs' correlation, and halved with a warning above it |
-    /// | `sample` | 0.1 | rows of a step that the update sees, a fraction or a number; its cost grows in proportion |
-    /// | `max_rows` | 0 | the most it sees: a number, or a multiple of R's width (`"4d"`); for large batches |
-    /// | `kappa` | 0 | 0 decorrelates, up to 1 also drives variances to 1; costs nothing |
-    /// | `every` | 1 | steps between updates; divides the cost of the update, not of applying R |
-    /// | `schedule` | `"constant"` | `"follow"` the weight schedule (calmer late in training), or a schedule of η itself |
-    /// | `stop_at` | never | a step, or `#{ epoch: n }`: R is frozen there, and still applied |
-    /// | `patience` | 0 | freezes R once its loss has not fallen by 1 % for so many steps; looked at every 50 updates |
-    /// | `rank` | 0 | R = I + UVᵀ of this rank: for wide layers, where rank ≪ width / 3 |
-    /// | `block` | 0 | R in blocks of this width, which divides the inputs: `block/width` of the cost; `"wide"`: as wide as the outputs, in layers with twice as many inputs |
-    /// | `max_norm` | 4 | rows of R that would get longer than this stay (low rank: no longer move once there); 0 is no bound. κ > 0 cannot lift deviations below 1/max_norm to 1 |
-    /// | `project` | true | behind a LayerNorm, R keeps still in the one direction its outputs do not have; two passes over R |
+    /// Options:
+    /// - `preset` (string, `"paper"`): where the other defaults come from; `"lean"` is `max_rows: "4d"`, `block: "wide"`
+    /// - `lr` (number, 5e-4): η; stable below 2/λmax of the inputs' correlation, and halved with a warning above it
+    /// - `sample` (float or int, 0.1): rows of a step that the update sees, a fraction or a number; its cost grows in proportion
+    /// - `max_rows` (int or string, 0): the most it sees: a number, or a multiple of R's width (`"4d"`); for large batches
+    /// - `kappa` (number, 0): 0 decorrelates, up to 1 also drives variances to 1; costs nothing
+    /// - `every` (int, 1): steps between updates; divides the cost of the update, not of applying R
+    /// - `schedule` (string or Schedule, `"constant"`): `"follow"` the weight schedule (calmer late in training), or a schedule of η
+    ///   itself
+    /// - `stop_at` (int or map, never): a step, `#{ step: n }` or `#{ epoch: n }`: R is frozen there, and still applied
+    /// - `patience` (int, 0): freezes R once its loss has not fallen by 1 % for so many steps; looked at every 50 updates
+    /// - `rank` (int, 0): R = I + UVᵀ of this rank: for wide layers, where rank ≪ width / 3
+    /// - `block` (int or string, 0): R in blocks of this width, which divides the inputs: `block/width` of the cost; `"wide"`: as wide
+    ///   as the outputs, in layers with twice as many inputs
+    /// - `max_norm` (number, 4): rows of R that would get longer than this stay (low rank: no longer move once there); 0 is no bound.
+    ///   κ > 0 cannot lift deviations below 1/max_norm to 1
+    /// - `project` (bool, true): behind a LayerNorm, R keeps still in the one direction its outputs do not have; two passes over R
+    /// - `budget` (number, 0.05): of `"auto"`, the fraction of a step's multiply-adds that decorrelation may add
+    /// - `measure` (int, 10): of `"auto"`, the steps that it measures
     ///
     /// Errors: a pattern that matches nothing, an unknown option, a value outside its range.
+    ///
+    /// ```rhai
+    /// let chosen = model.decorrelate(["encoder.**", "!encoder.patch_embed.proj"], #{ lr: 1e-3, stop_at: #{ epoch: 9 } });
+    /// assert(chosen.contains("encoder.blocks.0.mlp.fc1") && model.decorrelated() == chosen);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn decorrelate(
         ctx: NativeCallContext,
         model: &mut ModelHandle,
-        patterns: Dynamic,
+        patterns: Patterns,
         options: Map,
     ) -> ScriptResult<Array> {
         let mut options = OptionMap::new(&ctx, "decorrelate", options);
@@ -220,12 +249,20 @@ mod methods {
     pub fn decorrelate_by_default(
         ctx: NativeCallContext,
         model: &mut ModelHandle,
-        patterns: Dynamic,
+        patterns: Patterns,
     ) -> ScriptResult<Array> {
         decorrelate(ctx, model, patterns, Map::new())
     }
 
     /// One update of every R from this step's sampled rows. Call it after `opt.step`.
+    ///
+    /// ```rhai
+    /// let opt = optim::adamw(model, #{});
+    /// model.decorrelate("encoder.**", #{ sample: 1.0 });
+    /// model.loss(batch).backward();
+    /// opt.step();
+    /// model.update_decorrelation();
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn update_decorrelation(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<()> {
         let notices = model.registry().update_decorrelation().map_err(|err| script_error(&ctx, err))?;
@@ -234,47 +271,79 @@ mod methods {
     }
 
     /// Freezes every R; each stays applied.
+    ///
+    /// ```rhai
+    /// model.decorrelate("encoder.**");
+    /// model.freeze_decorrelation();
+    /// assert(model.is_decorrelated);
+    /// ```
     #[rhai_fn(pure)]
     pub fn freeze_decorrelation(model: &mut ModelHandle) {
         model.registry().freeze_decorrelation();
     }
 
     /// Folds every R into its weight and drops it; outputs stay the same.
+    ///
+    /// ```rhai
+    /// model.decorrelate("encoder.**");
+    /// model.fuse();
+    /// assert(!model.is_decorrelated);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn fuse(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<()> {
         model.registry().fuse().map_err(|err| script_error(&ctx, err))
     }
 
     /// The names of all layers that can be decorrelated.
+    ///
+    /// ```rhai
+    /// assert(model.layers().contains("encoder.patch_embed.proj"));
+    /// ```
     #[rhai_fn(pure)]
     pub fn layers(model: &mut ModelHandle) -> Array {
         texts(model.registry().layers().iter().map(|layer| layer.name().to_owned()))
     }
 
     /// The names of the decorrelated layers.
+    ///
+    /// ```rhai
+    /// model.decorrelate("encoder.blocks.*.mlp.*");
+    /// assert(model.decorrelated() == ["encoder.blocks.0.mlp.fc1", "encoder.blocks.0.mlp.fc2"]);
+    /// ```
     #[rhai_fn(pure)]
     pub fn decorrelated(model: &mut ModelHandle) -> Array {
         texts(model.registry().decorrelated().iter().map(|layer| layer.name().to_owned()))
     }
 
     /// Whether any layer is decorrelated, or will be once `"auto"` has chosen.
+    ///
+    /// ```rhai
+    /// assert(!model.is_decorrelated);
+    /// ```
     #[rhai_fn(get = "is_decorrelated", pure)]
     pub fn is_decorrelated(model: &mut ModelHandle) -> bool {
         model.registry().is_decorrelated()
     }
 
     /// Measures the inputs of layers, decorrelated or not, with the formula of decorrelated ones (over all pairs, where a layer
-    /// has no R): from the next step on they
-    /// are part of `decorrelation_metrics` and of `layers.jsonl`. Returns their names; `[]` ends it. Costs a copy of the
-    /// sampled rows per step.
+    /// has no R): from the next step on they are part of `decorrelation_metrics` and of `layers.jsonl`. Returns their names; `[]`
+    /// ends it. Costs a copy of the sampled rows per step.
     ///
-    /// Options: `sample` (0.1), `max_rows` (0), `condition` (false; also the condition number of `E[z zᵀ]`, from its
-    /// eigenvalues, whenever figures are read).
+    /// Options:
+    /// - `sample` (float or int, 0.1): rows of a step that are seen, a fraction or a number
+    /// - `max_rows` (int or string, 0): the most that are: a number, or a multiple of the width (`"4d"`)
+    /// - `condition` (bool, false): also the condition number of `E[z zᵀ]`, from its eigenvalues, whenever figures are read
+    ///
+    /// ```rhai
+    /// model.probe_correlation("encoder.blocks.**", #{ sample: 1.0, condition: true });
+    /// model.loss(batch);
+    /// assert(model.decorrelation_metrics()["encoder.blocks.0.attn.qkv"].condition >= 1.0);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn probe_correlation(
         ctx: NativeCallContext,
         model: &mut ModelHandle,
-        patterns: Dynamic,
+        patterns: Patterns,
         options: Map,
     ) -> ScriptResult<Array> {
         let mut options = OptionMap::new(&ctx, "probe_correlation", options);
@@ -293,12 +362,23 @@ mod methods {
 
     /// The same with the default options.
     #[rhai_fn(name = "probe_correlation", return_raw, pure)]
-    pub fn probe_by_default(ctx: NativeCallContext, model: &mut ModelHandle, patterns: Dynamic) -> ScriptResult<Array> {
+    pub fn probe_by_default(
+        ctx: NativeCallContext,
+        model: &mut ModelHandle,
+        patterns: Patterns,
+    ) -> ScriptResult<Array> {
         probe_correlation(ctx, model, patterns, Map::new())
     }
 
     /// Figures of every decorrelated or probed layer at its last sample: `#{ layer: #{ decor_loss, mean_abs_corr, r_norm,
     /// condition } }`. `r_norm` is ‖R‖₂, absent without R; `condition` only where `probe_correlation` asked for it.
+    ///
+    /// ```rhai
+    /// model.decorrelate("encoder.blocks.0.mlp.fc1", #{ sample: 1.0 });
+    /// model.loss(batch).backward();
+    /// model.update_decorrelation();
+    /// assert(model.decorrelation_metrics()["encoder.blocks.0.mlp.fc1"].r_norm > 0.9);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn decorrelation_metrics(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<Map> {
         let all = model.registry().layer_metrics().map_err(|err| script_error(&ctx, err))?;
@@ -324,6 +404,11 @@ mod methods {
     }
 
     /// The same for steps of so many images in micro-batches.
+    ///
+    /// ```rhai
+    /// model.decorrelate("encoder.**");
+    /// print(model.decorrelation_plan(256, 4)); // steps of 256 images in four pieces
+    /// ```
     #[rhai_fn(name = "decorrelation_plan", return_raw, pure)]
     pub fn decorrelation_plan_in_pieces(
         ctx: NativeCallContext,
@@ -356,30 +441,52 @@ mod methods {
     }
 
     /// The table.
+    ///
+    /// ```rhai
+    /// print(plan);
+    /// assert(plan.to_string().contains("encoder.blocks.0.mlp.fc2"));
+    /// ```
     #[rhai_fn(name = "to_string", name = "to_debug", pure)]
     pub fn plan_text(plan: &mut PlanHandle) -> ImmutableString {
         plan.0.to_string().into()
     }
 
     /// Extra multiply-adds per step.
+    ///
+    /// ```rhai
+    /// assert(plan.extra > 0.0);
+    /// ```
     #[rhai_fn(get = "extra", pure)]
     pub fn extra(plan: &mut PlanHandle) -> FLOAT {
         plan.0.extra()
     }
 
     /// Extra multiply-adds as a fraction of back-propagation's.
+    ///
+    /// ```rhai
+    /// print(`${fixed(100 * plan.share, 1)} % on top of back-propagation`);
+    /// ```
     #[rhai_fn(get = "share", pure)]
     pub fn share(plan: &mut PlanHandle) -> FLOAT {
         plan.0.share()
     }
 
     /// Bytes of memory on top.
+    ///
+    /// ```rhai
+    /// assert(plan.memory_bytes > 4 * 64 * 64); // the R of fc2, and more
+    /// ```
     #[rhai_fn(get = "memory_bytes", pure)]
     pub fn memory_bytes(plan: &mut PlanHandle) -> INT {
         plan.0.memory()
     }
 
     /// The lines of the table: an array of `#{ layer, rows, sampled, inputs, outputs, form, path, plain, extra, memory_bytes }`.
+    ///
+    /// ```rhai
+    /// assert(plan.layers.map(|line| line.layer).contains("encoder.patch_embed.proj"));
+    /// assert(plan.rows().len() == plan.layers.len()); // the same, by its other name
+    /// ```
     #[rhai_fn(name = "rows", get = "layers", pure)]
     pub fn plan_layers(plan: &mut PlanHandle) -> Array {
         plan.0.layers.iter().map(|layer| Dynamic::from(line(layer))).collect()

@@ -11,6 +11,7 @@ use crate::energy::config::Config;
 use crate::energy::meter::Meter;
 use crate::energy::reading::Reading;
 use crate::host::args::free;
+use crate::host::convert::Figures;
 use crate::host::energy::{Asked, gpus_of};
 use crate::host::errors::{ScriptResult, script_error};
 use crate::host::options::OptionMap;
@@ -33,7 +34,7 @@ struct State {
 }
 
 pub fn register(engine: &mut Engine) {
-    engine.register_type_with_name::<MeterHandle>("Meter");
+    engine.register_global_module(exported_module!(types).into());
     engine.register_static_module("energy", exported_module!(functions).into());
     engine.register_global_module(exported_module!(methods).into());
 }
@@ -78,15 +79,41 @@ fn asked(mut options: OptionMap) -> ScriptResult<Asked> {
     Ok(asked)
 }
 
+#[allow(dead_code)] // Names and comments are what the macro reads.
+#[export_module]
+mod types {
+    /// A meter of this machine's energy: copies are the same meter.
+    ///
+    /// ```rhai
+    /// let meter = energy::meter(#{ source: "estimated" });
+    /// meter.start();
+    /// ```
+    pub type Meter = MeterHandle;
+}
+
+/// What a part of a script costs in energy and CO₂. Runs meter themselves.
 #[export_module]
 mod functions {
-    /// A meter of this machine's energy, at rest until `start()`: the device of the script, all processors, all memory.
+    /// A meter of this machine's energy, at rest until `start()`: the device of the script, all processors, all memory. `--country`,
+    /// `--region`, `--pue` and `--carbon-intensity` win over the options.
     ///
-    /// Options: `country` (ISO code or English name) and `region` (state, province or bidding zone) of the grid; without them
-    /// the world's average intensity is taken. `intensity` (g/kWh) over that. `pue` (1.0: power usage effectiveness of the
-    /// data center), `interval` (1.0 s between two polls), `source` (`"auto"`: sensors, and models where there are none;
-    /// `"measured"`: sensors only; `"estimated"`: models only), `cpu_power` (W, design power of all sockets, for the model),
-    /// `ram_power` (W). `--country`, `--region`, `--pue` and `--carbon-intensity` win over them.
+    /// Options:
+    /// - `country` (string): the grid's, as ISO code or English name; without one, the world's average intensity
+    /// - `region` (string): the grid's state, province or bidding zone, where the tables have it
+    /// - `intensity` (number): g CO₂e/kWh, over the tables
+    /// - `pue` (number, 1): power usage effectiveness of the data center
+    /// - `interval` (number, 1): seconds between two polls of the sensors
+    /// - `source` (string, `"auto"`): `"auto"`, sensors, and models where there are none; `"measured"`, sensors only; `"estimated"`,
+    ///   models only
+    /// - `cpu_power` (number): watts, design power of all processors, for the model
+    /// - `ram_power` (number): watts, of all memory
+    ///
+    /// ```rhai
+    /// let meter = energy::meter(#{ country: "France", source: "estimated" });
+    /// meter.start();
+    /// let cost = meter.stop();
+    /// print(`${cost.energy_kwh} kWh, ${cost.co2_kg} kg of CO₂`);
+    /// ```
     #[rhai_fn(name = "meter", return_raw)]
     pub fn meter_with(ctx: NativeCallContext, options: Map) -> ScriptResult<MeterHandle> {
         let asked = asked(OptionMap::new(&ctx, "energy::meter", options))?;
@@ -106,6 +133,11 @@ mod functions {
 #[export_module]
 mod methods {
     /// Starts the meter, from zero if it was stopped.
+    ///
+    /// ```rhai
+    /// meter.stop();
+    /// meter.start(); // from zero
+    /// ```
     #[rhai_fn(pure)]
     pub fn start(meter: &mut MeterHandle) {
         let mut state = meter.state.borrow_mut();
@@ -124,6 +156,13 @@ mod methods {
     }
 
     /// Stops counting until `resume()`.
+    ///
+    /// ```rhai
+    /// meter.pause();
+    /// let seconds = meter.reading().seconds;
+    /// sleep(0.01);
+    /// assert(meter.reading().seconds == seconds);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn pause(ctx: NativeCallContext, meter: &mut MeterHandle) -> ScriptResult<()> {
         with(&ctx, meter, "pause", |meter| {
@@ -133,6 +172,12 @@ mod methods {
     }
 
     /// Counts again after `pause()`.
+    ///
+    /// ```rhai
+    /// meter.pause();
+    /// meter.resume();
+    /// assert(meter.reading().seconds >= 0.0);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn resume(ctx: NativeCallContext, meter: &mut MeterHandle) -> ScriptResult<()> {
         with(&ctx, meter, "resume", |meter| {
@@ -142,20 +187,29 @@ mod methods {
     }
 
     /// Ends the meter and returns its last reading.
+    ///
+    /// ```rhai
+    /// assert(meter.stop().components.contains("cpu"));
+    /// ```
     #[rhai_fn(return_raw, pure)]
-    pub fn stop(ctx: NativeCallContext, meter: &mut MeterHandle) -> ScriptResult<Dynamic> {
+    pub fn stop(ctx: NativeCallContext, meter: &mut MeterHandle) -> ScriptResult<Figures> {
         let last = with(&ctx, meter, "stop", Meter::stop)?;
         let map = reading_map(&last);
         meter.state.borrow_mut().last = Some(last);
         Ok(map)
     }
 
-    /// What it has come to: `energy_kwh` and `co2_kg` (data center overhead included), `seconds`, `pue`,
-    /// `intensity_g_per_kwh`, `measured_share` (0 to 1), and `components`: of `cpu`, `gpu` and `ram` those that are known, each
-    /// with `kwh` (overhead included), `joules` (without), `sources` (an array of `#{ source, measured, joules }`), and, where
-    /// something went wrong, `gap_s`, `missed_reads`, `resets`, `problem`. What is not known is not there.
+    /// What it has come to: `energy_kwh` and `co2_kg` (data center overhead included), `seconds`, `pue`, `intensity_g_per_kwh`,
+    /// `measured_share` (0 to 1), and `components`: of `cpu`, `gpu` and `ram` those that are known, each with `kwh` (overhead
+    /// included), `joules` (without), `sources` (an array of `#{ source, measured, joules }`), and, where something went wrong,
+    /// `gap_s`, `missed_reads`, `resets`, `problem`. What is not known is not there.
+    ///
+    /// ```rhai
+    /// let so_far = meter.reading();
+    /// assert(so_far.pue == 1.0 && so_far.measured_share == 0.0);
+    /// ```
     #[rhai_fn(return_raw, pure)]
-    pub fn reading(ctx: NativeCallContext, meter: &mut MeterHandle) -> ScriptResult<Dynamic> {
+    pub fn reading(ctx: NativeCallContext, meter: &mut MeterHandle) -> ScriptResult<Figures> {
         if let Some(last) = &meter.state.borrow().last {
             return Ok(reading_map(last));
         }

@@ -10,9 +10,11 @@ use tch::{Kind, Tensor};
 use super::data::BatchHandle;
 use super::tensor::{TensorHandle, size};
 use super::{classification, segmentation};
+use crate::host::convert::{MaybeInt, MaybeMap, MaybePair};
 use crate::host::errors::{Failure, ScriptResult, script_error};
 use crate::host::options::{ImageSize, OptionMap};
 use crate::host::session::Session;
+use crate::host::suggest::did_you_mean;
 use crate::nn::upernet::cross_entropy;
 use crate::nn::{
     Architecture, Classifier, Conv2d, Conv2dConfig, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler,
@@ -108,8 +110,7 @@ impl ModelHandle {
 }
 
 pub fn register(engine: &mut Engine) {
-    engine.register_type_with_name::<ModelHandle>("Model");
-    engine.register_type_with_name::<PictureHandle>("Picture");
+    engine.register_global_module(exported_module!(types).into());
     let mut functions = exported_module!(functions);
     segmentation::register(engine, &mut functions);
     classification::register(engine, &mut functions);
@@ -185,12 +186,46 @@ fn check_conv_size(ctx: &NativeCallContext, config: &Conv2dConfig, x: &Tensor) -
     size::check(ctx, &[n, config.out_channels, rows, columns], x.kind())
 }
 
+#[allow(dead_code)] // Names and comments are what the macro reads.
+#[export_module]
+mod types {
+    /// A model or a layer on its own: copies are the same model.
+    ///
+    /// ```rhai
+    /// let images = data::open(#{ name: "wirebond", size: 32, count: 8 });
+    /// let loader = data::loader(images, #{ batch: 4, image_size: 32 });
+    /// let model = models::mae(#{
+    ///     image_size: 32, patch_size: 8, channels: images.channels, embed_dim: 16, depth: 1, num_heads: 2,
+    ///     decoder_embed_dim: 16, decoder_depth: 1, decoder_num_heads: 2,
+    /// });
+    /// let batch = ();
+    /// for first in loader.micro(0) { batch = first; }
+    /// ```
+    pub type Model = ModelHandle;
+
+    /// A picture that a model made, for `run.picture(name, picture)` and `output.picture(name, picture)`.
+    pub type Picture = PictureHandle;
+}
+
+/// Vision transformers, masked autoencoders, and what is fine-tuned from them.
 #[export_module]
 mod functions {
     /// A masked autoencoder on a vision transformer (He et al. 2022), freshly initialized from the seed.
     ///
-    /// Options: those of `models::vit`, and `decoder_embed_dim`, `decoder_depth`, `decoder_num_heads`, `mask_ratio` (0.75,
-    /// the fraction of patches removed), `norm_pix` (false).
+    /// Options: those of `models::vit`, and
+    /// - `decoder_embed_dim` (int): width of a token in the decoder
+    /// - `decoder_depth` (int): blocks of the decoder
+    /// - `decoder_num_heads` (int): attention heads in each of these
+    /// - `mask_ratio` (number, 0.75): the fraction of patches removed, between 0 and 1
+    /// - `norm_pix` (bool, false): whether each patch's pixels are normalized before they are compared
+    ///
+    /// ```rhai
+    /// let model = models::mae(#{
+    ///     image_size: 32, patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2,
+    ///     decoder_embed_dim: 16, decoder_depth: 1, decoder_num_heads: 2, mask_ratio: 0.5,
+    /// });
+    /// assert(model.layers().contains("encoder.blocks.0.attn.qkv"));
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn mae(ctx: NativeCallContext, options: Map) -> ScriptResult<ModelHandle> {
         let mut options = OptionMap::new(&ctx, "models::mae", options);
@@ -213,8 +248,19 @@ mod functions {
 
     /// A vision transformer: class token, fixed 2-D sine-cosine positions, pre-norm blocks.
     ///
-    /// Options: `image_size` (pixels, or `[height, width]`), `patch_size`, `channels` (3), `embed_dim`, `depth`,
-    /// `num_heads`, `mlp_ratio` (4).
+    /// Options:
+    /// - `image_size` (int or [int, int]): pixels: a side, or `[height, width]`
+    /// - `patch_size` (int): pixels; divides the image's sides
+    /// - `channels` (int, 3): of the images
+    /// - `embed_dim` (int): width of a token
+    /// - `depth` (int): blocks
+    /// - `num_heads` (int): attention heads in each; divides `embed_dim`
+    /// - `mlp_ratio` (number, 4): width inside a block's MLP over `embed_dim`
+    ///
+    /// ```rhai
+    /// let model = models::vit(#{ image_size: [32, 64], patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2 });
+    /// assert(model.forward(tensor::zeros([2, 3, 32, 64])).shape == [2, 1 + 4 * 8, 16]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn vit(ctx: NativeCallContext, options: Map) -> ScriptResult<ModelHandle> {
         let mut options = OptionMap::new(&ctx, "models::vit", options);
@@ -232,14 +278,22 @@ mod functions {
 #[export_module]
 mod methods {
     /// Trained values in all.
+    ///
+    /// ```rhai
+    /// assert(nn::linear(4, 2).parameters == 4 * 2 + 2);
+    /// ```
     #[rhai_fn(get = "parameters", pure)]
     pub fn parameters(model: &mut ModelHandle) -> INT {
         model.registry().parameter_count()
     }
 
     /// What the pixels of its training images were normalized with, `#{ mean, std }`, for `data::batches`; `()` if nobody said.
+    ///
+    /// ```rhai
+    /// assert(model.normalization == ()); // until it was trained or loaded
+    /// ```
     #[rhai_fn(get = "normalization", pure)]
-    pub fn normalization(model: &mut ModelHandle) -> Dynamic {
+    pub fn normalization(model: &mut ModelHandle) -> MaybeMap {
         let numbers = |values: Vec<f32>| -> Array { values.into_iter().map(|x| Dynamic::from(f64::from(x))).collect() };
         model.registry().trained_on().map_or(Dynamic::UNIT, |said| {
             Map::from([("mean".into(), numbers(said.mean).into()), ("std".into(), numbers(said.std).into())]).into()
@@ -247,6 +301,10 @@ mod methods {
     }
 
     /// The names of the classes it was trained on; empty if it has none.
+    ///
+    /// ```rhai
+    /// assert(model.classes.is_empty());
+    /// ```
     #[rhai_fn(get = "classes", pure)]
     pub fn classes(model: &mut ModelHandle) -> Array {
         let names = model.registry().trained_on().map_or(Vec::new(), |said| said.classes);
@@ -254,8 +312,12 @@ mod methods {
     }
 
     /// The side of the images it was made for, in pixels: a number, or `[height, width]`; `()` for a layer on its own.
+    ///
+    /// ```rhai
+    /// assert(model.image_size == 32);
+    /// ```
     #[rhai_fn(get = "image_size", pure)]
-    pub fn image_size(model: &mut ModelHandle) -> Dynamic {
+    pub fn image_size(model: &mut ModelHandle) -> MaybePair {
         model.encoder_config().map_or(Dynamic::UNIT, |config| match config.image_size {
             (height, width) if height == width => height.into(),
             (height, width) => Dynamic::from_array(vec![height.into(), width.into()]),
@@ -263,12 +325,20 @@ mod methods {
     }
 
     /// Channels of the images it takes; `()` for a layer on its own.
+    ///
+    /// ```rhai
+    /// assert(model.channels == images.channels);
+    /// ```
     #[rhai_fn(get = "channels", pure)]
-    pub fn channels(model: &mut ModelHandle) -> Dynamic {
+    pub fn channels(model: &mut ModelHandle) -> MaybeInt {
         model.encoder_config().map_or(Dynamic::UNIT, |config| config.channels.into())
     }
 
-    /// A parameter or R by its checkpoint name, as a copy: `model.tensor("encoder.blocks.0.attn.qkv.weight")`.
+    /// A parameter or R by its name in checkpoints, as a copy.
+    ///
+    /// ```rhai
+    /// assert(model.tensor("encoder.blocks.0.attn.qkv.weight").shape == [3 * 16, 16]);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn tensor(
         ctx: NativeCallContext,
@@ -277,13 +347,22 @@ mod methods {
     ) -> ScriptResult<TensorHandle> {
         let state = model.registry().state();
         let found = state.iter().find(|(own, _)| *own == name.as_str());
-        let (_, tensor) = found.ok_or_else(|| script_error(&ctx, format!("the model has no tensor {name}")))?;
+        let (_, tensor) = found.ok_or_else(|| {
+            let hint = did_you_mean(&name, state.iter().map(|(own, _)| own.as_str()));
+            script_error(&ctx, Failure { hint, ..Failure::script(format!("the model has no tensor {name}")) })
+        })?;
         Ok(tensor.f_detach_copy().map_err(|err| script_error(&ctx, err))?.into())
     }
 
     /// The training loss of a batch, a tensor to call `backward` on, divided by the number of micro-batches of its step. Of a
     /// masked autoencoder: mean squared error over removed patches; of a UperNet: cross-entropy over labeled pixels, with
     /// the auxiliary head's; of a classifier: cross-entropy.
+    ///
+    /// ```rhai
+    /// let loss = model.loss(batch);
+    /// loss.backward();
+    /// assert(loss.item() > 0.0);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn loss(ctx: NativeCallContext, model: &mut ModelHandle, batch: BatchHandle) -> ScriptResult<TensorHandle> {
         let (images, place) = (batch.images.tensor(), &batch.place);
@@ -315,6 +394,11 @@ mod methods {
     }
 
     /// The loss of the last step, over all its micro-batches; not read from the device until somebody looks.
+    ///
+    /// ```rhai
+    /// let loss = model.loss(batch);
+    /// assert(model.last_loss().item() == loss.item());
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn last_loss(ctx: NativeCallContext, model: &mut ModelHandle) -> ScriptResult<TensorHandle> {
         let last = model.0.last_loss.borrow();
@@ -323,6 +407,10 @@ mod methods {
     }
 
     /// The loss of a batch without gradients, auxiliary heads and label smoothing; decorrelated layers do not notice.
+    ///
+    /// ```rhai
+    /// assert(model.evaluate(batch) > 0.0);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn evaluate(ctx: NativeCallContext, model: &mut ModelHandle, batch: BatchHandle) -> ScriptResult<FLOAT> {
         let images = batch.images.tensor();
@@ -345,6 +433,10 @@ mod methods {
     }
 
     /// The loss of predicting, for every removed patch, its image's mean of visible pixels, with the masks of `evaluate`.
+    ///
+    /// ```rhai
+    /// print(`${model.evaluate(batch)}, and ${model.mean_baseline(batch)} by means alone`);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn mean_baseline(ctx: NativeCallContext, model: &mut ModelHandle, batch: BatchHandle) -> ScriptResult<FLOAT> {
         let mae = model.mae(&ctx, "mean_baseline")?;
@@ -353,6 +445,11 @@ mod methods {
     }
 
     /// A picture with a row per image: original, visible patches, reconstruction.
+    ///
+    /// ```rhai
+    /// let output = run::output(#{});
+    /// output.picture("first", model.reconstruct(batch));
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn reconstruct(
         ctx: NativeCallContext,
@@ -371,6 +468,11 @@ mod methods {
     /// Outputs for a tensor: features of all tokens, class token first, for images; scores of the classes, of a UperNet
     /// `[N, K, H, W]`, of a classifier `[N, K]`; `y` for the `x` of a layer on its own. A
     /// vision transformer or a layer on its own, if decorrelated, keeps sampled rows of its last pass for `update_decorrelation`.
+    ///
+    /// ```rhai
+    /// let tokens = model.forward(batch.images);
+    /// assert(tokens.shape == [4, 1 + 16, 16]);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn forward(ctx: NativeCallContext, model: &mut ModelHandle, x: TensorHandle) -> ScriptResult<TensorHandle> {
         let x = x.tensor();

@@ -1,13 +1,14 @@
 //! `nn`: layers and functions on tensors that the models are made of, for checking an idea.
 
 use rhai::plugin::*;
-use rhai::{Dynamic, Engine, INT, Map, NativeCallContext};
+use rhai::{Engine, INT, Map, NativeCallContext};
 use tch::Kind;
 
 use super::classification::entropy;
 use super::decorrelation::decorrelate_all;
 use super::models::{ModelHandle, Network};
 use super::tensor::{TensorHandle, size};
+use crate::host::convert::Pair;
 use crate::host::errors::{ScriptResult, check_arg, script_error};
 use crate::host::options::{FromOption, ImageSize, OptionMap};
 use crate::host::session::Session;
@@ -31,7 +32,7 @@ fn new_linear(ctx: &NativeCallContext, in_features: INT, out_features: INT) -> S
 fn new_conv2d(
     ctx: &NativeCallContext,
     (in_channels, out_channels): (INT, INT),
-    kernel: Dynamic,
+    kernel: Pair,
     options: &mut OptionMap,
 ) -> ScriptResult<ModelHandle> {
     let kernel = ImageSize::from_option(kernel)
@@ -62,10 +63,16 @@ fn check_patch_size(ctx: &NativeCallContext, patch_size: INT) -> ScriptResult<()
     check_arg(ctx, (1..=8192).contains(&patch_size), || format!("patch_size: expected 1 to 8192, got {patch_size}"))
 }
 
+/// Layers and functions on tensors that the models are made of, for checking an idea.
 #[export_module]
 mod functions {
     /// A linear layer named `linear`, `in_features → out_features`, Xavier-uniform, bias 0: a model that `optim` and
     /// `decorrelate("linear", …)` take.
+    ///
+    /// ```rhai
+    /// let layer = nn::linear(4, 2);
+    /// assert(layer.forward(tensor::ones([3, 4])).shape == [3, 2]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn linear(ctx: NativeCallContext, in_features: INT, out_features: INT) -> ScriptResult<ModelHandle> {
         super::new_linear(&ctx, in_features, out_features)
@@ -75,6 +82,15 @@ mod functions {
     /// `layer.update_decorrelation()` after each step.
     ///
     /// Options: those of `decorrelate`.
+    ///
+    /// ```rhai
+    /// let layer = nn::decor_linear(4, 2, #{ lr: 1e-2, sample: 1.0 });
+    /// let opt = optim::adamw(layer, #{});
+    /// layer.forward(tensor::randn([8, 4])).sum().backward();
+    /// opt.step();
+    /// layer.update_decorrelation();
+    /// assert(layer.decorrelated() == ["linear"]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn decor_linear(
         ctx: NativeCallContext,
@@ -89,14 +105,23 @@ mod functions {
 
     /// A convolution named `conv`, Xavier-uniform over a patch, bias 0. Shapes: `[N, C, H, W]` → `[N, out_channels, H', W']`.
     ///
-    /// `kernel` is a side or `[height, width]`. Options: `stride` (1), `padding` (0, zeros on both sides), `dilation` (1),
-    /// each a number or `[height, width]`; `groups` (1), `bias` (true).
+    /// Options:
+    /// - `stride` (int or [int, int], 1): pixels between two patches
+    /// - `padding` (int or [int, int], 0): zeros on both sides
+    /// - `dilation` (int or [int, int], 1): pixels between two of a patch
+    /// - `groups` (int, 1): divides the channels
+    /// - `bias` (bool, true): whether it has one
+    ///
+    /// ```rhai
+    /// let layer = nn::conv2d(3, 8, [3, 5], #{ stride: 2, padding: [1, 2] });
+    /// assert(layer.forward(tensor::zeros([1, 3, 16, 16])).shape == [1, 8, 8, 8]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn conv2d(
         ctx: NativeCallContext,
         in_channels: INT,
         out_channels: INT,
-        kernel: Dynamic,
+        kernel: Pair,
         options: Map,
     ) -> ScriptResult<ModelHandle> {
         let mut options = OptionMap::new(&ctx, "nn::conv2d", options);
@@ -108,12 +133,17 @@ mod functions {
     /// The same convolution, decorrelated: R acts on flattened patches, on each group's by itself; the bias is added after.
     ///
     /// Options: those of `nn::conv2d` and of `decorrelate`.
+    ///
+    /// ```rhai
+    /// let layer = nn::decor_conv2d(3, 8, 3, #{ padding: 1, lr: 1e-2 });
+    /// assert(layer.tensor("conv.decorrelation").shape == [27, 27]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn decor_conv2d(
         ctx: NativeCallContext,
         in_channels: INT,
         out_channels: INT,
-        kernel: Dynamic,
+        kernel: Pair,
         options: Map,
     ) -> ScriptResult<ModelHandle> {
         let mut options = OptionMap::new(&ctx, "nn::decor_conv2d", options);
@@ -123,6 +153,11 @@ mod functions {
     }
 
     /// Mean squared difference.
+    ///
+    /// ```rhai
+    /// let loss = nn::mse_loss(tensor::from([1.0, 3.0]), tensor::from([1.0, 1.0]));
+    /// assert(loss.item() == 2.0);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn mse_loss(
         ctx: NativeCallContext,
@@ -139,6 +174,11 @@ mod functions {
 
     /// Cross-entropy, averaged over the labels. Shapes: `logits [N, K]` or `[N, K, H, W]`, `labels [N]` or `[N, H, W]`, int64
     /// below K; 255 does not count.
+    ///
+    /// ```rhai
+    /// let loss = nn::cross_entropy(tensor::zeros([2, 4]), tensor::from([0, 3]));
+    /// assert((loss.item() - 4.0.ln()).abs() < 1e-6);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn cross_entropy(
         ctx: NativeCallContext,
@@ -149,6 +189,10 @@ mod functions {
     }
 
     /// Images as rows of flattened patches, pixels in (row, column, channel) order. Shapes: `[N, C, H, W]` → `[N, L, p·p·C]`.
+    ///
+    /// ```rhai
+    /// assert(nn::patchify(tensor::zeros([2, 3, 32, 64]), 16).shape == [2, 2 * 4, 16 * 16 * 3]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn patchify(ctx: NativeCallContext, images: TensorHandle, patch_size: INT) -> ScriptResult<TensorHandle> {
         check_patch_size(&ctx, patch_size)?;
@@ -157,6 +201,11 @@ mod functions {
     }
 
     /// Undoes `patchify` for a grid of `rows × columns` patches.
+    ///
+    /// ```rhai
+    /// let images = tensor::randn([2, 3, 32, 64]);
+    /// assert(nn::unpatchify(nn::patchify(images, 16), 16, 2, 4).allclose(images));
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn unpatchify(
         ctx: NativeCallContext,
@@ -171,6 +220,10 @@ mod functions {
     }
 
     /// Fixed 2-D sine-cosine positions, class token first. Shapes: `[1, 1 + rows·columns, width]`.
+    ///
+    /// ```rhai
+    /// assert(nn::sin_cos(16, 2, 3).shape == [1, 7, 16]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn sin_cos(ctx: NativeCallContext, width: INT, rows: INT, columns: INT) -> ScriptResult<TensorHandle> {
         check_arg(&ctx, width > 0 && width % 4 == 0, || format!("width: expected a multiple of 4, got {width}"))?;

@@ -1,9 +1,9 @@
 //! `schedule`: learning rates by step.
 
 use rhai::plugin::*;
-use rhai::{Dynamic, Engine, FLOAT, INT, Map, NativeCallContext};
+use rhai::{Engine, FLOAT, INT, Map, NativeCallContext};
 
-use crate::host::convert;
+use crate::host::convert::{self, Number};
 use crate::host::errors::{ScriptResult, script_error};
 use crate::host::options::OptionMap;
 use crate::schedule::{Ramp, Schedule};
@@ -13,7 +13,7 @@ use crate::schedule::{Ramp, Schedule};
 pub struct ScheduleHandle(pub Schedule);
 
 pub fn register(engine: &mut Engine) {
-    engine.register_type_with_name::<ScheduleHandle>("Schedule");
+    engine.register_global_module(exported_module!(types).into());
     engine.register_static_module("schedule", exported_module!(functions).into());
     engine.register_global_module(exported_module!(methods).into());
 }
@@ -32,18 +32,43 @@ fn ramp(options: &mut OptionMap) -> ScriptResult<Ramp> {
     Ok(Ramp { peak, end, warmup, total })
 }
 
+#[allow(dead_code)] // Names and comments are what the macro reads.
+#[export_module]
+mod types {
+    /// A learning rate for every step: for `opt.step(rate.at(step))`, and for the option `schedule` of `decorrelate`.
+    ///
+    /// ```rhai
+    /// let rate = schedule::cosine(#{ lr: 0.1, total: 100, warmup: 10 });
+    /// ```
+    pub type Schedule = ScheduleHandle;
+}
+
+/// Learning rates by step.
 #[export_module]
 mod functions {
     /// One rate for every step.
+    ///
+    /// ```rhai
+    /// assert(schedule::constant(0.1).at(7) == 0.1);
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn constant(ctx: NativeCallContext, lr: Dynamic) -> ScriptResult<ScheduleHandle> {
+    pub fn constant(ctx: NativeCallContext, lr: Number) -> ScriptResult<ScheduleHandle> {
         let lr = convert::float(&ctx, "lr", &lr)?;
         checked(&ctx, Schedule::Constant(lr))
     }
 
-    /// Linear warm-up over `warmup` steps, then half a cosine down to `min_lr` (0) at step `total`.
+    /// Linear warm-up, then half a cosine down to `min_lr`.
     ///
-    /// Options: `lr` (the peak), `total`, `warmup` (0), `min_lr` (0).
+    /// Options:
+    /// - `lr` (number): the peak
+    /// - `total` (int): steps in all; `min_lr` is reached there
+    /// - `warmup` (int, 0): steps of warm-up
+    /// - `min_lr` (number, 0): the last rate
+    ///
+    /// ```rhai
+    /// let rate = schedule::cosine(#{ lr: 0.1, total: 100, warmup: 10, min_lr: 0.01 });
+    /// assert(rate.at(0) < rate.at(9) && rate.at(99) < rate.at(50) && rate.at(100) == 0.01);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn cosine(ctx: NativeCallContext, options: Map) -> ScriptResult<ScheduleHandle> {
         let mut options = OptionMap::new(&ctx, "schedule::cosine", options);
@@ -52,9 +77,15 @@ mod functions {
         checked(&ctx, Schedule::Cosine(ramp))
     }
 
-    /// Linear warm-up over `warmup` steps, then `(1 − progress)^power` down to `min_lr` (0) at step `total`.
+    /// Linear warm-up, then `(1 − progress)^power` down to `min_lr`.
     ///
-    /// Options: those of `schedule::cosine`, and `power` (1, a straight line).
+    /// Options: those of `schedule::cosine`, and
+    /// - `power` (number, 1): 1 is a straight line
+    ///
+    /// ```rhai
+    /// let rate = schedule::polynomial(#{ lr: 0.1, total: 100, power: 0.9 });
+    /// assert(rate.at(0) == 0.1 && rate.at(100) == 0.0);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn polynomial(ctx: NativeCallContext, options: Map) -> ScriptResult<ScheduleHandle> {
         let mut options = OptionMap::new(&ctx, "schedule::polynomial", options);
@@ -67,6 +98,10 @@ mod functions {
 #[export_module]
 mod methods {
     /// The learning rate of a step, counted from 0.
+    ///
+    /// ```rhai
+    /// assert(rate.at(9) == 0.1);
+    /// ```
     #[rhai_fn(pure)]
     pub fn at(schedule: &mut ScheduleHandle, step: INT) -> FLOAT {
         schedule.0.at(u64::try_from(step).unwrap_or(0))

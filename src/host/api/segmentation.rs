@@ -11,7 +11,7 @@ use super::data::BatchHandle;
 use super::models::{ModelHandle, Network, PictureHandle, check_classes, check_size, masks};
 use super::tensor::{TensorHandle, size};
 use crate::confusion::Confusion;
-use crate::host::convert;
+use crate::host::convert::{self, Classes, MaybeFloat};
 use crate::host::errors::{ScriptResult, check_arg, script_error};
 use crate::host::options::{ImageSize, OptionMap};
 use crate::host::session::Session;
@@ -33,7 +33,7 @@ impl ScoresHandle {
 }
 
 pub fn register(engine: &mut Engine, models: &mut Module) {
-    engine.register_type_with_name::<ScoresHandle>("Scores");
+    engine.register_global_module(exported_module!(types).into());
     models.combine_flatten(exported_module!(functions));
     engine.register_global_module(exported_module!(methods).into());
 }
@@ -87,20 +87,47 @@ pub fn encoder_state(encoder: &ModelHandle, config: &VitConfig) -> NnResult<Vec<
     Ok(state)
 }
 
+#[allow(dead_code)] // Names and comments are what the macro reads.
+#[export_module]
+mod types {
+    /// How well label maps agree with their annotation, as a confusion matrix: copies are the same. Prints as a table.
+    ///
+    /// ```rhai
+    /// let images = data::open(#{ name: "wirebond", size: 32, count: 4 });
+    /// let scores = models::scores(images.classes);
+    /// for batch in data::batches(images, #{}).batches() {
+    ///     scores.add(batch, batch.masks); // a prediction that is right everywhere
+    /// }
+    /// ```
+    pub type Scores = ScoresHandle;
+}
+
 #[export_module]
 mod functions {
-    /// A UperNet (Xiao et al. 2018) for `classes` classes, an array of names or a number, on a copy of `encoder`'s vision
-    /// transformer: a masked autoencoder, a vision transformer, or another UperNet. Every R is folded into its weight; the
-    /// encoder itself stays as it is.
+    /// A UperNet (Xiao et al. 2018) for `classes` on a copy of `encoder`'s vision transformer: a masked autoencoder, a vision
+    /// transformer, or another UperNet. Every R is folded into its weight; the encoder itself stays as it is.
     ///
-    /// Options: `image_size` (the encoder's; positions are interpolated), `channels` (512, the head's width), `taps` (four
-    /// blocks, `[3, 5, 7, 11]` of 12), `pool_scales` (`[1, 2, 3, 6]`), `aux_channels` (256), `aux_weight` (0.4; 0 leaves the
-    /// auxiliary head out), `dropout` (0.1), `drop_path` (0, stochastic depth), `class_weights` (an array, of the loss).
+    /// Options:
+    /// - `image_size` (int or [int, int], the encoder's): positions are interpolated
+    /// - `channels` (int, 512): the head's width
+    /// - `taps` ([int], four even ones): blocks whose tokens the head sees; `[3, 5, 7, 11]` of 12
+    /// - `pool_scales` ([int], `[1, 2, 3, 6]`): of the pooling pyramid
+    /// - `aux_channels` (int, 256): the auxiliary head's width
+    /// - `aux_weight` (number, 0.4): of its loss; 0 leaves the head out
+    /// - `dropout` (number, 0.1): before the last layer
+    /// - `drop_path` (number, 0): stochastic depth
+    /// - `class_weights` ([number], equal ones): of the loss, one per class; `images.class_weights()` has some
+    ///
+    /// ```rhai
+    /// let encoder = models::vit(#{ image_size: 32, patch_size: 8, embed_dim: 16, depth: 4, num_heads: 2 });
+    /// let model = models::upernet(encoder, ["wire", "other"], #{ channels: 8, aux_channels: 8 });
+    /// assert(model.forward(tensor::zeros([1, 3, 32, 32])).shape == [1, 2, 32, 32]);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn upernet(
         ctx: NativeCallContext,
         encoder: ModelHandle,
-        classes: Dynamic,
+        classes: Classes,
         options: Map,
     ) -> ScriptResult<ModelHandle> {
         let mut options = OptionMap::new(&ctx, "models::upernet", options);
@@ -138,9 +165,14 @@ mod functions {
         Ok(ModelHandle::new(Network::Upernet(Box::new(model), weights), registry))
     }
 
-    /// An empty confusion matrix for `classes`, an array of names or a number: `scores.add(batch, model.predict(batch))`.
+    /// An empty confusion matrix for `classes`, 1 to 4096.
+    ///
+    /// ```rhai
+    /// let scores = models::scores(["background", "wire"]);
+    /// assert(scores.pixels == 0 && scores.miou == ());
+    /// ```
     #[rhai_fn(return_raw)]
-    pub fn scores(ctx: NativeCallContext, classes: Dynamic) -> ScriptResult<ScoresHandle> {
+    pub fn scores(ctx: NativeCallContext, classes: Classes) -> ScriptResult<ScoresHandle> {
         let names = super::class_names(&ctx, &classes)?;
         if !(1..=4096).contains(&names.len()) {
             return Err(script_error(&ctx, format!("classes: expected 1 to 4096, got {}", names.len())));
@@ -203,8 +235,16 @@ mod methods {
     /// The likeliest class of every pixel, `[N, H, W]` int64, at the size of the annotation or, without one, of the original
     /// image; of a classifier, of every image, `[N]`.
     ///
-    /// Options: `window` (pixels, or `[height, width]`: labels are made window by window, in memory bounded by it),
-    /// `overlap` (1/3 of a window), `flip` (false: averages with the mirrored image), `size` (`[height, width]` of the labels).
+    /// Options:
+    /// - `window` (int or [int, int], the image): pixels; labels are made window by window, in memory bounded by it
+    /// - `overlap` (number, 1/3): of a window with the next
+    /// - `flip` (bool, false): averages with the mirrored image
+    /// - `size` (int or [int, int]): of the labels
+    ///
+    /// ```rhai
+    /// let tuned = models::upernet(model, images.classes, #{ channels: 8, aux_channels: 8, taps: [0, 0, 0, 0] });
+    /// assert(tuned.predict(batch, #{ window: 16, flip: true, size: 64 }).shape == [4, 64, 64]);
+    /// ```
     #[rhai_fn(name = "predict", return_raw, pure)]
     pub fn predict_with(
         ctx: NativeCallContext,
@@ -222,6 +262,14 @@ mod methods {
     }
 
     /// Adds the labeled pixels of a batch.
+    ///
+    /// ```rhai
+    /// let before = scores.pixels;
+    /// for batch in data::batches(images, #{}).batches() {
+    ///     scores.add(batch, batch.masks);
+    /// }
+    /// assert(scores.pixels == 2 * before);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn add(
         ctx: NativeCallContext,
@@ -236,24 +284,40 @@ mod methods {
     }
 
     /// Mean over classes of intersection over union; a class neither annotated nor predicted is left out. `()` without pixels.
+    ///
+    /// ```rhai
+    /// assert(scores.miou == 1.0);
+    /// ```
     #[rhai_fn(get = "miou", pure)]
-    pub fn miou(scores: &mut ScoresHandle) -> Dynamic {
+    pub fn miou(scores: &mut ScoresHandle) -> MaybeFloat {
         super::optional(scores.confusion.borrow().miou())
     }
 
     /// Share of labeled pixels that are right; `()` without pixels.
+    ///
+    /// ```rhai
+    /// assert(scores.pixel_accuracy == 1.0);
+    /// ```
     #[rhai_fn(get = "pixel_accuracy", pure)]
-    pub fn pixel_accuracy(scores: &mut ScoresHandle) -> Dynamic {
+    pub fn pixel_accuracy(scores: &mut ScoresHandle) -> MaybeFloat {
         super::optional(scores.confusion.borrow().pixel_accuracy())
     }
 
     /// Mean over annotated classes of the share of their pixels that are found; `()` without pixels.
+    ///
+    /// ```rhai
+    /// assert(scores.mean_accuracy == 1.0);
+    /// ```
     #[rhai_fn(get = "mean_accuracy", pure)]
-    pub fn mean_accuracy(scores: &mut ScoresHandle) -> Dynamic {
+    pub fn mean_accuracy(scores: &mut ScoresHandle) -> MaybeFloat {
         super::optional(scores.confusion.borrow().mean_accuracy())
     }
 
     /// Intersection over union by name of class; without the classes that are neither annotated nor predicted.
+    ///
+    /// ```rhai
+    /// assert(scores.iou.contains("background") && scores.iou.values().all(|iou| iou == 1.0));
+    /// ```
     #[rhai_fn(get = "iou", pure)]
     pub fn iou(scores: &mut ScoresHandle) -> Map {
         let confusion = scores.confusion.borrow();
@@ -262,6 +326,11 @@ mod methods {
     }
 
     /// Pixels by (annotation, prediction): an array with a row per annotated class.
+    ///
+    /// ```rhai
+    /// let matrix = scores.confusion;
+    /// assert(matrix.len() == images.classes.len() && matrix[0][1] == 0);
+    /// ```
     #[rhai_fn(get = "confusion", pure)]
     pub fn confusion(scores: &mut ScoresHandle) -> Array {
         let confusion = scores.confusion.borrow();
@@ -273,12 +342,20 @@ mod methods {
     }
 
     /// Labeled pixels so far.
+    ///
+    /// ```rhai
+    /// assert(scores.pixels == 4 * 32 * 32);
+    /// ```
     #[rhai_fn(get = "pixels", pure)]
     pub fn pixels(scores: &mut ScoresHandle) -> INT {
         scores.confusion.borrow().total() as INT
     }
 
     /// A table: IoU, accuracy and share of pixels of each class, and the means.
+    ///
+    /// ```rhai
+    /// assert(scores.to_string().contains("pixel accuracy"));
+    /// ```
     #[rhai_fn(name = "to_string", name = "to_debug", pure)]
     pub fn table(scores: &mut ScoresHandle) -> String {
         let confusion = scores.confusion.borrow();
@@ -302,6 +379,12 @@ mod methods {
 
     /// A picture with each image, its annotation if it has one, and the prediction laid over it in the colors of the classes
     /// that the model was trained on.
+    ///
+    /// ```rhai
+    /// let tuned = models::upernet(model, images.classes, #{ channels: 8, aux_channels: 8, taps: [0, 0, 0, 0] });
+    /// let output = run::output(#{});
+    /// output.picture("labels", tuned.overlay(batch, tuned.predict(batch)));
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn overlay(
         ctx: NativeCallContext,

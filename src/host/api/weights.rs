@@ -152,7 +152,8 @@ fn resized(opened: &mut Opened, own: &Architecture) -> Result<Vec<String>, Failu
 #[export_module]
 pub mod functions {
     /// A model out of a file: a run directory (its checkpoint `best`, else `last`), a checkpoint's folder, or safetensors of a
-    /// checkpoint, of timm's vision transformers, of the MAE release, or of Hugging Face's ViTMAE and UperNet. An R is folded into its weight.
+    /// checkpoint, of timm's vision transformers, of the MAE release, or of Hugging Face's ViTMAE and UperNet. An R is folded into
+    /// its weight.
     ///
     /// Errors: a tensor that is missing, unexpected, or of another shape; both shapes are named.
     #[rhai_fn(return_raw)]
@@ -160,10 +161,27 @@ pub mod functions {
         load_model(&ctx, &path, Map::new())
     }
 
-    /// The same. Options: `num_heads`, `decoder_num_heads`, `mask_ratio`, `norm_pix`, where the file does not say them;
-    /// `image_size` (pixels, or `[height, width]`): positions are interpolated; `channels`: the patch embedding is adapted;
-    /// `head` (false): a classifier with its head, not the vision transformer alone; `encoder` (false): of a masked autoencoder
-    /// the encoder alone.
+    /// The same.
+    ///
+    /// Options:
+    /// - `num_heads`, `decoder_num_heads` (int): where the file does not say them
+    /// - `mask_ratio` (number, 0.75): where the file does not say it
+    /// - `norm_pix` (bool, false): where the file does not say it
+    /// - `image_size` (int or [int, int]): positions are interpolated
+    /// - `channels` (int): the patch embedding is adapted
+    /// - `head` (bool, false): a classifier with its head, not the vision transformer alone
+    /// - `encoder` (bool, false): of a masked autoencoder the encoder alone
+    ///
+    /// ```rhai
+    /// let images = data::open(#{ name: "wirebond", size: 32, count: 8 });
+    /// let loader = data::loader(images, #{ batch: 4, image_size: 32 });
+    /// let small = #{ image_size: 32, patch_size: 8, channels: 2, embed_dim: 16, depth: 1, num_heads: 2 };
+    /// let trained = models::mae(small + #{ decoder_embed_dim: 16, decoder_depth: 1, decoder_num_heads: 2 });
+    /// let run = run::start(#{ model: trained, opt: optim::adamw(trained, #{}), loader: loader });
+    /// for step in run.steps(1) { run.log(#{ note: "nothing learned" }); }
+    /// let model = models::load(run.dir, #{ encoder: true, image_size: 64 });
+    /// assert(model.image_size == 64 && !model.layers().contains("decoder_embed"));
+    /// ```
     #[rhai_fn(name = "load", return_raw)]
     pub fn load_with(ctx: NativeCallContext, path: ImmutableString, options: Map) -> ScriptResult<ModelHandle> {
         load_model(&ctx, &path, options)
@@ -177,6 +195,12 @@ mod methods {
     /// R, or R = I if the file has none; another takes `W R` for its weight.
     ///
     /// Errors: a file that is not whole, or a tensor that is missing, unexpected, or of another shape.
+    ///
+    /// ```rhai
+    /// let run = run::start(#{ model: model, opt: optim::adamw(model, #{}), loader: loader });
+    /// for step in run.steps(1) { run.log(#{ note: "nothing learned" }); }
+    /// model.load(run.dir);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn load(ctx: NativeCallContext, model: &mut ModelHandle, path: ImmutableString) -> ScriptResult<()> {
         let fail = |err: Failure| script_error(&ctx, err);
@@ -211,7 +235,18 @@ mod methods {
         init_model(&ctx, model, &path, Map::new())
     }
 
-    /// The same; `channels`, the model's own number of them, allows weights for another number: their patch embedding is adapted.
+    /// The same.
+    ///
+    /// Options:
+    /// - `channels` (int): the model's own number of them; allows weights for another number, whose patch embedding is adapted
+    ///
+    /// ```rhai
+    /// let run = run::start(#{ model: model, opt: optim::adamw(model, #{}), loader: loader });
+    /// for step in run.steps(1) { run.log(#{ note: "nothing learned" }); }
+    /// let gray = models::vit(#{ image_size: 64, patch_size: 8, channels: 1, embed_dim: 16, depth: 1, num_heads: 2 });
+    /// let done = gray.init(run.dir, #{ channels: 1 });
+    /// assert(done.adapted.len() == 2 && done.tensors > 0);
+    /// ```
     #[rhai_fn(name = "init", return_raw, pure)]
     pub fn init_with(
         ctx: NativeCallContext,

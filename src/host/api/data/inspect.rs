@@ -66,6 +66,10 @@ fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
 mod methods {
     /// Prints what is in the dataset: how many images of which sizes, its classes with their share of the pixels and the number of
     /// images they are in, ignored pixels, empty masks, and files that cannot be read. Of more than 5,000 files, 5,000 are looked at.
+    ///
+    /// ```rhai
+    /// images.describe();
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn describe(ctx: NativeCallContext, dataset: &mut DatasetHandle) -> ScriptResult<()> {
         let summary = dataset.0.summary().map_err(|err| script_error(&ctx, err))?;
@@ -74,6 +78,10 @@ mod methods {
     }
 
     /// Files that were asked for so far and could not be used, with the reason, by name; runs list them in `skipped.csv`.
+    ///
+    /// ```rhai
+    /// assert(images.skipped().is_empty()); // none has been asked for
+    /// ```
     #[rhai_fn(pure)]
     pub fn skipped(dataset: &mut DatasetHandle) -> Map {
         let list = dataset.0.skipped();
@@ -82,6 +90,10 @@ mod methods {
 
     /// Writes a PNG with up to 16 images and their masks to `path`, which lies in the run directory, or in `previews/` while no
     /// run has started. Returns where it is.
+    ///
+    /// ```rhai
+    /// print(images.preview("generated.png"));
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn preview(ctx: NativeCallContext, dataset: &mut DatasetHandle, path: ImmutableString) -> ScriptResult<String> {
         let file = place(&Session::of(&ctx), &path).map_err(|err| script_error(&ctx, err))?;
@@ -91,12 +103,20 @@ mod methods {
     }
 
     /// The share of each class in the labeled pixels, or in the labeled images.
+    ///
+    /// ```rhai
+    /// assert(images.class_frequencies().len() == images.classes.len());
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn class_frequencies(ctx: NativeCallContext, dataset: &mut DatasetHandle) -> ScriptResult<Array> {
         Ok(floats(classes(&ctx, &dataset.0)?.class_frequencies()))
     }
 
     /// A weight for each class that makes up for its rarity: the median frequency over its own (Eigen and Fergus 2015), 0.1 to 10.
+    ///
+    /// ```rhai
+    /// assert(images.class_weights().all(|weight| weight >= 0.1 && weight <= 10.0));
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn class_weights(ctx: NativeCallContext, dataset: &mut DatasetHandle) -> ScriptResult<Array> {
         Ok(floats(classes(&ctx, &dataset.0)?.class_weights()))
@@ -104,6 +124,11 @@ mod methods {
 
     /// What brightness alone tells: a lookup from gray level to class, learned on these images, applied to those of `val`; at
     /// most 200 of each. Scores as of `models::scores`: what a model must beat to have seen any shape.
+    ///
+    /// ```rhai
+    /// let parts = images.split(0.5);
+    /// print(parts.train.intensity_baseline(parts.val));
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn intensity_baseline(
         ctx: NativeCallContext,

@@ -13,6 +13,7 @@ use super::optim::OptimizerHandle;
 use super::tensor::TensorHandle;
 use crate::data::Dataset;
 use crate::host::args::to_json;
+use crate::host::convert::MaybeMap;
 use crate::host::errors::{Failure, ScriptResult, script_error, unplaced};
 use crate::host::options::{OptionMap, number};
 use crate::host::preflight;
@@ -21,15 +22,18 @@ use crate::host::runs::{self, SharedRun};
 use crate::host::say::{print_line, say};
 use crate::host::session::Session;
 use crate::host::smoke;
-use crate::nn::TrainedOn;
-use crate::train::TrainError;
+use crate::nn::{Registry, TrainedOn};
 use crate::train::checkpoint::replace_file;
 use crate::train::experiment::write_sources;
-use crate::train::run::{Goal, Run, Setup, Status, read_scalar};
+use crate::train::run::{Carried, Goal, Run, Setup, Status, read_scalar};
+use crate::train::{AdamW, TrainError};
 
 mod output;
 mod steps;
 use steps::Steps;
+
+/// What `run.json` will hold.
+type Record = serde_json::Map<String, Value>;
 
 /// A run as scripts hold it: copies are the same run.
 #[derive(Clone)]
@@ -46,7 +50,7 @@ pub struct RunHandle {
 }
 
 pub fn register(engine: &mut Engine) {
-    engine.register_type_with_name::<RunHandle>("Run");
+    engine.register_global_module(exported_module!(types).into());
     engine.register_iterator_result::<Steps, INT>();
     let mut functions = exported_module!(functions);
     output::register(engine, &mut functions);
@@ -133,15 +137,63 @@ fn logged(ctx: &NativeCallContext, name: &str, value: Dynamic) -> ScriptResult<V
     })
 }
 
+#[allow(dead_code)] // Names and comments are what the macro reads.
+#[export_module]
+mod types {
+    /// A training run: copies are the same run.
+    ///
+    /// ```rhai
+    /// let images = data::open(#{ name: "wirebond", size: 32, count: 8 });
+    /// let loader = data::loader(images, #{ batch: 4, image_size: 32 });
+    /// let model = models::mae(#{
+    ///     image_size: 32, patch_size: 8, channels: images.channels, embed_dim: 16, depth: 1, num_heads: 2,
+    ///     decoder_embed_dim: 16, decoder_depth: 1, decoder_num_heads: 2,
+    /// });
+    /// let opt = optim::adamw(model, #{});
+    /// let run = run::start(#{ model: model, opt: opt, loader: loader, log_every: 1 });
+    /// ```
+    pub type Run = RunHandle;
+
+    /// What `run.steps(total)` gives, for a `for` loop.
+    pub type Steps = super::Steps;
+}
+
+/// Training runs: their steps, their figures, their directories.
 #[export_module]
 mod functions {
     /// Starts a run: makes its directory, or, under `--resume`, restores model, optimizer and step from its last checkpoint.
     ///
-    /// Options: `model`, `opt`, `loader`; `val` (a validation loader, for the list of files), `recipe` (a map, kept in
-    /// `run.json`), `name` (the script's), `validate_every` (steps; 0 is at the end only), `log_every` (10 steps),
-    /// `save_every` (steps; as often as it validates, 100 if it does not), `best` (the logged figure that decides which
-    /// checkpoint is the best: `"val_loss"`, or another; less is better where its name ends in `loss`, else more), `energy`
-    /// (how its energy is metered: options of `energy::meter`, a meter of that, or `false` for not at all).
+    /// Options:
+    /// - `model` (Model): what is trained
+    /// - `opt` (Optimizer): by which; checkpoints hold both
+    /// - `loader` (Loader): on what
+    /// - `val` (ValLoader): a validation loader, for the list of files
+    /// - `recipe` (map): kept in `run.json`
+    /// - `name` (string, the script's): in `run.json`, and of the directory where a script makes several
+    /// - `log_every` (int, 10): steps between two lines of `metrics.jsonl`
+    /// - `validate_every` (int, 0): steps between two validations; 0 is at the end only
+    /// - `save_every` (int, as often as it validates, else 100): steps between two checkpoints
+    /// - `best` (string, `"val_loss"`): the logged figure that decides which checkpoint is the best; less is better where its name
+    ///   ends in `loss`, else more
+    /// - `energy` (map, Meter or bool): how its energy is metered: options of `energy::meter`, a meter of that, or `false` for not at
+    ///   all
+    ///
+    /// ```rhai
+    /// let images = data::open(#{ name: "wirebond", size: 32, count: 8 });
+    /// let loader = data::loader(images, #{ batch: 4, image_size: 32 });
+    /// let model = models::mae(#{
+    ///     image_size: 32, patch_size: 8, channels: images.channels, embed_dim: 16, depth: 1, num_heads: 2,
+    ///     decoder_embed_dim: 16, decoder_depth: 1, decoder_num_heads: 2,
+    /// });
+    /// let opt = optim::adamw(model, #{ lr: 1e-3 });
+    /// let run = run::start(#{ model: model, opt: opt, loader: loader, name: "short", energy: #{ country: "NL" } });
+    /// for step in run.steps(2) {
+    ///     for batch in loader.micro(step) { model.loss(batch).backward(); }
+    ///     opt.step();
+    ///     run.log(#{ train_loss: model.last_loss() });
+    /// }
+    /// assert(run.step == 2);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn start(ctx: NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
         let session = Session::of(&ctx);
@@ -170,7 +222,7 @@ mod functions {
 
         let place = |err: Failure| script_error(&ctx, err);
         let dir = session.runs.next_directory(&session, &name).map_err(place)?;
-        let mut record = serde_json::Map::new();
+        let mut record = Record::new();
         record.insert("name".to_owned(), json!(name));
         record.extend(runs::about(&session));
         if let Some(mut recipe) = recipe {
@@ -190,12 +242,11 @@ mod functions {
         let (mean, std) = (normalization.mean.clone(), normalization.std.clone());
         registry.set_trained_on(Some(TrainedOn { mean, std, classes, colors }));
 
+        let carried = carried(&session, registry, &optimizer.0, &mut record);
         let mut datasets = vec![loader.loader.dataset().clone()];
         datasets.extend(val.as_ref().map(|val| val.loader.dataset().clone()));
         let started = || -> Result<Run, TrainError> {
-            let sources = session.sources.borrow();
-            let sources = sources.iter().map(|source| (source.key.clone(), source.text.clone())).collect();
-            write_sources(&dir, &sources)?;
+            write_sources(&dir, &session.running_sources())?;
             write_files(&dir, &datasets)?;
             Run::start(Setup {
                 dir: dir.clone(),
@@ -209,6 +260,7 @@ mod functions {
                 save_every,
                 goal,
                 energy,
+                carried,
             })
         };
         let run = started().map_err(|err| script_error(&ctx, err))?;
@@ -250,6 +302,12 @@ mod functions {
     }
 
     /// Sets the seed of everything that is made after this call: weights, order, crops, masks. `--seed` wins.
+    ///
+    /// ```rhai
+    /// run::seed(7);
+    /// let first = nn::linear(4, 2).tensor("linear.weight");
+    /// assert(nn::linear(4, 2).tensor("linear.weight").allclose(first));
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn seed(ctx: NativeCallContext, seed: INT) -> ScriptResult<()> {
         let seed =
@@ -259,9 +317,27 @@ mod functions {
     }
 }
 
+/// Under `watch --continue`: weights, moments and step of the run that an edit has stopped at this place of the script.
+fn carried(session: &Session, model: &Registry, optimizer: &AdamW, record: &mut Record) -> Option<Carried> {
+    let from = session.warm.carried(session.runs.count())?;
+    match Carried::take(&from, model, optimizer) {
+        Ok(carried) => {
+            let carried = carried?;
+            say(&format!("going on from step {} of {}", carried.step(), from.display()));
+            record.insert("continued_from".to_owned(), json!({ "run": from, "step": carried.step() }));
+            Some(carried)
+        }
+        Err(err) => {
+            say(&format!("starting anew: the weights of {} do not fit any more: {err}", from.display()));
+            None
+        }
+    }
+}
+
 fn typed<T: Clone + 'static>(options: &mut OptionMap, key: &'static str, what: &str) -> ScriptResult<T> {
     let value = options.need::<Dynamic>(key)?;
-    value.try_cast::<T>().ok_or_else(|| options.error(format!("{key}: expected {what}")))
+    let got = options.context().engine().map_type_name(value.type_name()).to_owned();
+    value.try_cast::<T>().ok_or_else(|| options.error(format!("{key}: expected {what}, got {got}")))
 }
 
 /// `files.txt`: which set each file went into, and its name.
@@ -292,6 +368,14 @@ fn write_files(dir: &std::path::Path, datasets: &[Dataset]) -> Result<(), TrainE
 mod methods {
     /// The steps that are left until there are `total`, for a `for` loop; numbers count from 0. Between two steps the run
     /// logs, saves, answers Ctrl-C, and calls the script's `on_step(run)`, `on_epoch(run)` and `on_validation(run)`.
+    ///
+    /// ```rhai
+    /// for step in run.steps(2) {
+    ///     for batch in loader.micro(step) { model.loss(batch).backward(); }
+    ///     opt.step();
+    /// }
+    /// assert(run.step == 2);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn steps(ctx: NativeCallContext, run: &mut RunHandle, total: INT) -> ScriptResult<Steps> {
         let total =
@@ -308,7 +392,7 @@ mod methods {
                 None => inner.set_draws(session.draws()),
             }
             // A checkpoint from before the first step, so that there is always one to go back to.
-            if inner.step() == 0 && total > 0 && inner.resumed_at().is_none() {
+            if inner.step() == inner.carried() && inner.step() < total && inner.resumed_at().is_none() {
                 inner.save("last").map_err(|err| script_error(&ctx, err))?;
             }
             inner.step()
@@ -323,8 +407,13 @@ mod methods {
         Ok(Steps::new(run.clone(), ctx.global_runtime_state().clone()))
     }
 
-    /// Adds figures to this step's line of `metrics.jsonl`. A line is written for every `log_every`-th step and at every
-    /// validation; at other steps this costs nothing, and tensors are not read from the device.
+    /// Adds figures to this step's line of `metrics.jsonl`: numbers, text, flags, tensors of one value. A line is written for every
+    /// `log_every`-th step and at every validation; at other steps this costs nothing, and tensors are not read from the device.
+    ///
+    /// ```rhai
+    /// for step in run.steps(2) { run.log(#{ train_loss: 1.0 / (step + 1) }); }
+    /// assert(run.history("train_loss").len() == 2);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn log(ctx: NativeCallContext, run: &mut RunHandle, fields: Map) -> ScriptResult<()> {
         let mut inner = run.run.borrow_mut();
@@ -344,18 +433,45 @@ mod methods {
     }
 
     /// Adds a line to `layers.jsonl`: decorrelation loss and correlation of every decorrelated and every probed layer.
+    ///
+    /// ```rhai
+    /// model.probe_correlation("encoder.**");
+    /// for step in run.steps(1) {
+    ///     for batch in loader.micro(step) { model.loss(batch).backward(); }
+    ///     opt.step();
+    ///     run.log_layers();
+    /// }
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn log_layers(ctx: NativeCallContext, run: &mut RunHandle) -> ScriptResult<()> {
         run.run.borrow_mut().log_layers().map_err(|err| script_error(&ctx, err))
     }
 
-    /// Whether step `step` is to be validated: every `validate_every` steps, and the last one.
+    /// Whether a step is to be validated: every `validate_every` steps, and the last one.
+    ///
+    /// ```rhai
+    /// for step in run.steps(3) {
+    ///     assert(run.validation_due(step) == (step == 2));
+    /// }
+    /// ```
     #[rhai_fn(pure)]
     pub fn validation_due(run: &mut RunHandle, step: INT) -> bool {
         run.run.borrow().validation_due(u64::try_from(step).unwrap_or(0))
     }
 
     /// Calls `work(run)` with the clock stopped: it does not count as training.
+    ///
+    /// ```rhai
+    /// let val = loader.validation(images);
+    /// for step in run.steps(1) {
+    ///     let loss = run.untimed(|run| {
+    ///         let sum = 0.0;
+    ///         for batch in val.batches() { sum += model.evaluate(batch); }
+    ///         sum
+    ///     });
+    ///     run.log(#{ val_loss: loss });
+    /// }
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn untimed(ctx: NativeCallContext, run: &mut RunHandle, work: FnPtr) -> ScriptResult<Dynamic> {
         let was_running = run.run.borrow_mut().pause();
@@ -371,6 +487,12 @@ mod methods {
     }
 
     /// Saves a picture as `pictures/NAME-STEP.png`; returns its path.
+    ///
+    /// ```rhai
+    /// for batch in loader.micro(0) {
+    ///     print(run.picture("masked", model.reconstruct(batch)));
+    /// }
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn picture(
         ctx: NativeCallContext,
@@ -387,6 +509,10 @@ mod methods {
     }
 
     /// Adds a fact to `run.json`: a number, text, an array or a map.
+    ///
+    /// ```rhai
+    /// run.note("lesson", #{ learned: "nothing yet", after: 0 });
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn note(
         ctx: NativeCallContext,
@@ -402,33 +528,55 @@ mod methods {
     }
 
     /// Steps done.
+    ///
+    /// ```rhai
+    /// assert(run.step == 0);
+    /// ```
     #[rhai_fn(get = "step", pure)]
     pub fn step(run: &mut RunHandle) -> INT {
         run.run.borrow().step() as INT
     }
 
     /// Whole epochs done.
+    ///
+    /// ```rhai
+    /// for step in run.steps(5) { run.log(#{ at: step }); }
+    /// assert(run.epoch == 2); // of two steps each
+    /// ```
     #[rhai_fn(get = "epoch", pure)]
     pub fn epoch(run: &mut RunHandle) -> INT {
         run.run.borrow().epoch() as INT
     }
 
     /// Seconds of training so far, validation excluded.
+    ///
+    /// ```rhai
+    /// assert(run.wall_s == 0.0);
+    /// ```
     #[rhai_fn(get = "wall_s", pure)]
     pub fn wall_s(run: &mut RunHandle) -> FLOAT {
         run.run.borrow().wall_s()
     }
 
     /// What training has cost so far, as `energy::meter`'s `reading` gives it; `()` where energy is not metered.
+    ///
+    /// ```rhai
+    /// assert(run.energy.seconds >= 0.0);
+    /// ```
     #[rhai_fn(get = "energy", pure)]
-    pub fn energy(run: &mut RunHandle) -> Dynamic {
+    pub fn energy(run: &mut RunHandle) -> MaybeMap {
         run.run.borrow_mut().cost().map_or(Dynamic::UNIT, crate::host::api::energy::reading_map)
     }
 
     /// The best validation so far, `#{ val_loss, step }`, or with the name of `run::start`'s `best` in the place of
     /// `val_loss`; `()` before the first one.
+    ///
+    /// ```rhai
+    /// for step in run.steps(1) { run.log(#{ val_loss: 0.5 }); }
+    /// assert(run.best.val_loss == 0.5 && run.best.step == 1);
+    /// ```
     #[rhai_fn(get = "best", pure)]
-    pub fn best(run: &mut RunHandle) -> Dynamic {
+    pub fn best(run: &mut RunHandle) -> MaybeMap {
         run.run.borrow().best().map_or(Dynamic::UNIT, |best| {
             let figure = (best.figure.as_str().into(), best.value.into());
             Map::from([figure, ("step".into(), (best.step as INT).into())]).into()
@@ -436,6 +584,11 @@ mod methods {
     }
 
     /// What was logged under a name so far, oldest first: an array of `#{ step, wall_s, value }`, lines without it left out.
+    ///
+    /// ```rhai
+    /// for step in run.steps(2) { run.log(#{ train_loss: 1.0 / (step + 1) }); }
+    /// assert(run.history("train_loss").map(|point| point.value) == [1.0, 0.5]);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn history(ctx: NativeCallContext, run: &mut RunHandle, name: ImmutableString) -> ScriptResult<Array> {
         let lines = run.run.borrow().lines().map_err(|err| script_error(&ctx, err))?;
@@ -453,12 +606,20 @@ mod methods {
     }
 
     /// The run's directory.
+    ///
+    /// ```rhai
+    /// print(`everything is in ${run.dir}`);
+    /// ```
     #[rhai_fn(get = "dir", pure)]
     pub fn dir(run: &mut RunHandle) -> ImmutableString {
         run.run.borrow().dir().display().to_string().into()
     }
 
     /// The model that is trained.
+    ///
+    /// ```rhai
+    /// assert(run.model.parameters == model.parameters);
+    /// ```
     #[rhai_fn(get = "model", pure)]
     pub fn model(run: &mut RunHandle) -> ModelHandle {
         run.model.clone()

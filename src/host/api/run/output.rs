@@ -34,7 +34,7 @@ pub struct OutputHandle {
 }
 
 pub fn register(engine: &mut Engine, run: &mut Module) {
-    engine.register_type_with_name::<OutputHandle>("Output");
+    engine.register_global_module(exported_module!(types).into());
     run.combine_flatten(exported_module!(functions));
     engine.register_global_module(exported_module!(methods).into());
 }
@@ -58,11 +58,31 @@ impl OutputHandle {
     }
 }
 
+#[allow(dead_code)] // Names and comments are what the macro reads.
+#[export_module]
+mod types {
+    /// A directory of results: copies are the same.
+    ///
+    /// ```rhai
+    /// let images = data::open(#{ name: "wirebond", size: 32, count: 2 });
+    /// let output = run::output(#{ data: images });
+    /// ```
+    pub type Output = OutputHandle;
+}
+
 #[export_module]
 mod functions {
     /// Makes a run directory for results without training, with the script and `run.json` in it.
     ///
-    /// Options: `name` (the script's), `data` (a dataset: its unreadable files are listed in `skipped.csv`).
+    /// Options:
+    /// - `name` (string, the script's): in `run.json`, and of the directory where a script makes several
+    /// - `data` (Dataset): whose unreadable files are listed in `skipped.csv`
+    ///
+    /// ```rhai
+    /// let output = run::output(#{ name: "predictions" });
+    /// output.note("accuracy", 0.9);
+    /// print(output.dir);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn output(ctx: NativeCallContext, options: Map) -> ScriptResult<OutputHandle> {
         let session = Session::of(&ctx);
@@ -81,9 +101,7 @@ mod functions {
         record.insert("name".to_owned(), json!(name));
         record.extend(runs::about(&session));
         let started = || -> Result<SharedOutput, TrainError> {
-            let sources = session.sources.borrow();
-            let sources = sources.iter().map(|source| (source.key.clone(), source.text.clone())).collect();
-            write_sources(&dir, &sources)?;
+            write_sources(&dir, &session.running_sources())?;
             Output::start(dir.clone(), record, data)
         };
         let output = started().map_err(|err| script_error(&ctx, err))?;
@@ -96,6 +114,12 @@ mod functions {
 #[export_module]
 mod methods {
     /// Writes each label map of a prediction as `masks/NAME.png`: 8-bit gray, the class as its value.
+    ///
+    /// ```rhai
+    /// for batch in data::batches(images, #{}).batches() {
+    ///     output.masks(batch, batch.masks);
+    /// }
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn masks(
         ctx: NativeCallContext,
@@ -129,6 +153,14 @@ mod methods {
     }
 
     /// Writes a picture as `pictures/NAME.png`; returns its path.
+    ///
+    /// ```rhai
+    /// let encoder = models::vit(#{ image_size: 32, patch_size: 8, channels: 2, embed_dim: 16, depth: 4, num_heads: 2 });
+    /// let model = models::upernet(encoder, images.classes, #{ channels: 8, aux_channels: 8 });
+    /// for batch in data::batches(images, #{}).batches() {
+    ///     output.picture(batch.names[0], model.overlay(batch, model.predict(batch)));
+    /// }
+    /// ```
     #[rhai_fn(name = "picture", return_raw, pure)]
     pub fn output_picture(
         ctx: NativeCallContext,
@@ -147,6 +179,10 @@ mod methods {
     }
 
     /// Adds a fact to `run.json`: a number, text, an array or a map.
+    ///
+    /// ```rhai
+    /// output.note("accuracy", 0.9);
+    /// ```
     #[rhai_fn(name = "note", return_raw, pure)]
     pub fn output_note(
         ctx: NativeCallContext,
@@ -161,6 +197,10 @@ mod methods {
     }
 
     /// The directory.
+    ///
+    /// ```rhai
+    /// print(`everything is in ${output.dir}`);
+    /// ```
     #[rhai_fn(get = "dir", pure)]
     pub fn output_dir(output: &mut OutputHandle) -> ImmutableString {
         output.output.borrow().dir().display().to_string().into()

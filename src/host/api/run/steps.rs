@@ -1,15 +1,19 @@
 //! The steps of a run, for a `for` loop. Between two of them everything happens that is not training.
+//!
+//! Under `watch`, edits are looked for first: a hook that was edited during a step is called at that step's end.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use rhai::{Dynamic, GlobalRuntimeState, INT, NativeCallContext, Position};
+use rhai::{Dynamic, GlobalRuntimeState, INT, NativeCallContext, Position, Shared};
+use serde_json::json;
 
 use super::RunHandle;
 use crate::host::energy::say_cost;
 use crate::host::errors::{ScriptResult, Stop, unplaced};
 use crate::host::preflight::Timing;
 use crate::host::say::say;
+use crate::host::session::Session;
 use crate::train::run::{Goal, Status};
 
 /// The functions of a script that a run calls by itself, with the run as their argument.
@@ -32,6 +36,8 @@ struct State {
     in_step: Cell<bool>,
     ended: Cell<bool>,
     timing: Timing,
+    /// Number of the version whose hooks were patched in, and what calls them.
+    patched: RefCell<Option<(usize, Rc<GlobalRuntimeState>)>>,
 }
 
 impl Drop for State {
@@ -74,7 +80,8 @@ impl Iterator for Steps {
 
 impl Steps {
     pub fn new(handle: RunHandle, global: GlobalRuntimeState) -> Self {
-        let state = State { handle, in_step: Cell::new(false), ended: Cell::new(false), timing: Timing::default() };
+        let (in_step, ended) = (Cell::new(false), Cell::new(false));
+        let state = State { handle, in_step, ended, patched: RefCell::default(), timing: Timing::default() };
         Self { state: Rc::new(state), global: Rc::new(global) }
     }
 
@@ -83,6 +90,8 @@ impl Steps {
         let handle = &self.state.handle;
         let Some(session) = handle.session.upgrade() else { return Ok(None) };
         session.reset_operations();
+        let restart = session.edited();
+        self.take_over_hooks(&session)?;
         if self.state.in_step.replace(false) {
             self.end_step()?;
         }
@@ -98,6 +107,16 @@ impl Steps {
             // A loop with an empty body drops what its iterator returns; the next operation would meet this instead.
             session.request_stop(Stop::Interrupted);
             return Err(Stop::Interrupted.error());
+        }
+        if restart && run.step() < run.total() {
+            let saved = run.save("last").and_then(|()| run.finish(Status::Interrupted));
+            saved.map_err(unplaced)?;
+            let stopped = format!("{}: stopped at step {} for the next version", run.dir().display(), run.step());
+            drop(run);
+            self.state.end();
+            say(&stopped);
+            session.request_stop(Stop::Restart);
+            return Err(Stop::Restart.error());
         }
         if run.step() >= run.total() {
             run.finish(Status::Done).map_err(unplaced)?;
@@ -148,15 +167,44 @@ impl Steps {
         saved.map_err(|err| handle.diverged_or(err))
     }
 
+    /// Puts functions of a newer version in the place of the script's own, if `watch` has patched some in since the step before.
+    fn take_over_hooks(&self, session: &Session) -> ScriptResult<()> {
+        let revision = session.watching.as_ref().and_then(|watching| watching.revision());
+        let mut patched = self.state.patched.borrow_mut();
+        let known = patched.as_ref().map(|(number, _)| *number);
+        let Some(revision) = revision.filter(|revision| known != Some(revision.number)) else { return Ok(()) };
+        let mut global = (*self.global).clone();
+        let script = session.library.compiled(session.library.store.script_key());
+        for module in global.lib.iter_mut() {
+            // The module's own functions stay; it is the script's that were saved anew.
+            if script.as_ref().is_some_and(|script| Shared::ptr_eq(module, script.shared_lib())) {
+                *module = Shared::clone(revision.ast.shared_lib());
+            }
+        }
+        global.source = revision.ast.source().map(Into::into);
+        *patched = Some((revision.number, Rc::new(global)));
+        let mut run = self.state.handle.run.borrow_mut();
+        let names = revision.changed.join(", ");
+        let from = run.step() + u64::from(self.state.in_step.get());
+        say(&format!("{names}: patched, in force from the end of step {}", from.max(1)));
+        let mut patches = run.noted("patches").and_then(|known| known.as_array().cloned()).unwrap_or_default();
+        patches.push(json!({ "step": from, "functions": revision.changed }));
+        run.note("patches", patches.into()).map_err(unplaced)?;
+        session.runs.patch(run.dir(), &revision.text()).map_err(unplaced)
+    }
+
     /// Calls `fn NAME(run)` of the script, if it has one.
     fn call_hook(&self, name: &str) -> ScriptResult<()> {
         let Some(session) = self.state.handle.session.upgrade() else { return Ok(()) };
-        let defined = self.global.lib.iter().any(|module| module.get_script_fn(name, 1).is_some());
+        let patched = self.state.patched.borrow().as_ref().map(|(_, global)| Rc::clone(global));
+        let global = patched.as_ref().unwrap_or(&self.global);
+        let defined = global.lib.iter().any(|module| module.get_script_fn(name, 1).is_some());
         if !defined {
             return Ok(());
         }
         let engine = session.engine();
-        let ctx = NativeCallContext::new_with_all_fields(&engine, name, None, &self.global, Position::NONE);
+        let source = global.source.as_deref();
+        let ctx = NativeCallContext::new_with_all_fields(&engine, name, source, global, Position::NONE);
         ctx.call_fn::<Dynamic>(name, (self.state.handle.clone(),)).map(|_| ())
     }
 }

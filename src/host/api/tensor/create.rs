@@ -19,6 +19,7 @@ pub fn register(engine: &mut Engine) {
     engine.register_global_module(exported_module!(likes).into());
 }
 
+/// Tensors out of numbers, and out of the script's own random stream.
 #[export_module]
 mod tensor {
     /// A tensor of nested arrays, or of one number. All integers make an int64 tensor, all bools a bool tensor, anything
@@ -237,6 +238,18 @@ fn tensors_of(ctx: &NativeCallContext, items: Array) -> ScriptResult<Vec<TensorH
 
 fn joined(ctx: &NativeCallContext, tensors: Array, dim: INT) -> ScriptResult<TensorHandle> {
     let tensors = tensors_of(ctx, tensors)?;
+    let first = tensors[0].size();
+    let along = if dim < 0 { dim + first.len() as i64 } else { dim };
+    let fits = |shape: &[i64]| {
+        let differs = |at: usize| at as i64 != along && shape[at] != first[at];
+        shape.len() == first.len() && !(0..shape.len()).any(differs)
+    };
+    // libtorch lets an empty tensor of one dimension join anything.
+    let other = tensors.iter().map(|x| x.size()).find(|shape| !fits(shape) && *shape != [0] && first != [0]);
+    if let Some(other) = other {
+        let message = format!("tensor shapes do not match: cat along dimension {dim} of {first:?} and {other:?}");
+        return Err(script_error(ctx, Failure::script(message).with_hint("all other dimensions must be equal")));
+    }
     let tensors: Vec<&Tensor> = tensors.iter().map(TensorHandle::tensor).collect();
     made(ctx, Tensor::f_cat(&tensors, dim))
 }

@@ -7,6 +7,7 @@
 
 use std::rc::Rc;
 
+use rhai::plugin::*;
 use rhai::{Dynamic, Engine, NativeCallContext};
 use tch::{Kind, TchError, Tensor};
 
@@ -48,7 +49,7 @@ impl std::ops::Deref for TensorHandle {
 }
 
 pub fn register(engine: &mut Engine) {
-    engine.register_type_with_name::<TensorHandle>("Tensor");
+    engine.register_global_module(exported_module!(types).into());
     create::register(engine);
     operators::register(engine);
     index::register(engine);
@@ -57,6 +58,17 @@ pub fn register(engine: &mut Engine) {
     math::register(engine);
     gradient::register(engine);
     show::register(engine);
+}
+
+#[allow(dead_code)] // Names and comments are what the macro reads.
+#[export_module]
+mod types {
+    /// Numbers, or truth values, of one kind in any number of dimensions; names and meanings are PyTorch's.
+    ///
+    /// `let b = a` makes another name for the same tensor: `b[0] = 1` changes `a` too; `a.copy()` has values of its own.
+    /// Comparisons are elementwise and give bool tensors, so that a condition needs `all()`, `any()` or `item()`. `max`, `min` and
+    /// their kin give values alone. Integers meet floats as in PyTorch.
+    pub type Tensor = TensorHandle;
 }
 
 /// What libtorch answered, as a script's value or as an error at the call.

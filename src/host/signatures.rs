@@ -1,0 +1,355 @@
+//! Calls held against the functions there are: what is wrong with one, in words, with the nearest name and its signature.
+//!
+//! A script's errors and `check` both speak through this file, so that a slip reads the same before a run and in one.
+
+use rhai::Engine;
+
+use super::errors::Failure;
+use super::reference::{Function, Param, Reference, Role};
+use super::slips;
+use super::suggest::nearest;
+
+/// Signatures in a hint at most.
+const MAX_SIGNATURES: usize = 4;
+
+/// Types that [`Reference`] and Rhai name alike; of others it is not known what fits them.
+const PLAIN: [&str; 10] = ["int", "float", "bool", "char", "string", "array", "map", "blob", "function", "()"];
+
+/// A function as calls meet it.
+#[derive(Clone, Debug)]
+pub struct Callable {
+    /// With its namespace: `nn::linear`, `reshape`.
+    pub name: String,
+    pub params: Vec<Param>,
+    /// What it returns; empty if that is not known, or nothing.
+    pub returns: String,
+    /// Whether it is written in Rhai: as a method it gets its value as `this`, beside its parameters.
+    pub scripted: bool,
+}
+
+impl Callable {
+    pub fn native(function: &Function) -> Self {
+        let (params, returns) = (function.params.clone(), function.returns.clone());
+        Self { name: function.full_name(), params, returns, scripted: false }
+    }
+
+    pub fn scripted(name: String, params: impl IntoIterator<Item = String>) -> Self {
+        let params = params.into_iter().map(|name| Param { name, kind: String::new() }).collect();
+        Self { name, params, returns: String::new(), scripted: true }
+    }
+
+    /// Arguments that a call must have, the value of a method included.
+    fn arity(&self, method: bool) -> usize {
+        self.params.len() + usize::from(self.scripted && method)
+    }
+
+    /// The parameter that argument `at` goes to; `None` for `this`.
+    fn param(&self, at: usize, method: bool) -> Option<&Param> {
+        if self.scripted && method { self.params.get(at.checked_sub(1)?) } else { self.params.get(at) }
+    }
+
+    /// How the signature is written where it is called like this.
+    fn shown(&self, method: bool) -> String {
+        let skip = usize::from(method && !self.scripted);
+        let params: Vec<String> = self.params.iter().skip(skip).map(ToString::to_string).collect();
+        format!("{}({})", self.name, params.join(", "))
+    }
+
+    fn namespace(&self) -> &str {
+        self.name.rsplit_once("::").map_or("", |(namespace, _)| namespace)
+    }
+
+    fn last_name(&self) -> &str {
+        self.name.rsplit("::").next().unwrap_or(&self.name)
+    }
+
+    /// Whether its first parameter is a value of ours, as methods have it.
+    fn is_method(&self) -> bool {
+        let first = self.params.first().filter(|_| self.namespace().is_empty() && !self.scripted);
+        first.is_some_and(|param| param.kind.starts_with(char::is_uppercase))
+    }
+}
+
+/// Every native function that is called by its name.
+pub fn natives(reference: &Reference) -> Vec<Callable> {
+    reference.functions.iter().filter(|f| f.role == Role::Function).map(Callable::native).collect()
+}
+
+/// A call as it was written.
+#[derive(Clone, Debug)]
+pub struct Call<'a> {
+    /// With its namespace.
+    pub name: &'a str,
+    /// Whether it was called on a value, which is then the first of `args`.
+    pub method: bool,
+    /// Types of the arguments; empty where one is not known.
+    pub args: Vec<String>,
+}
+
+/// What is wrong with a call.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    pub code: &'static str,
+    pub failure: Failure,
+    /// The argument that is to blame; a method's value is 0.
+    pub argument: Option<usize>,
+}
+
+/// What is wrong with `call`, if anything, where `known` is all that can be called.
+pub fn judge(call: &Call, known: &[&Callable]) -> Option<Fault> {
+    let same: Vec<&Callable> = known.iter().filter(|callable| callable.name == call.name).copied().collect();
+    if same.is_empty() {
+        return Some(unknown(call, known));
+    }
+    let arity = call.args.len();
+    let fitting: Vec<&Callable> = same.iter().filter(|c| c.arity(call.method) == arity).copied().collect();
+    if fitting.is_empty() {
+        return Some(wrong_number(call, &same));
+    }
+    wrong_type(call, &fitting)
+}
+
+fn unknown(call: &Call, known: &[&Callable]) -> Fault {
+    let receiver = call.args.first().filter(|kind| call.method && !kind.is_empty());
+    let message = match receiver {
+        Some(kind) => format!("{kind} has no method `{}`", call.name),
+        None if call.method => format!("unknown method: {}", call.name),
+        None => format!("unknown function: {}", call.name),
+    };
+    let failure = Failure { hint: meant(call, known), ..Failure::script(message) };
+    Fault { code: if call.method { "unknown-method" } else { "unknown-function" }, failure, argument: None }
+}
+
+/// "did you mean …?" with the signature.
+fn meant(call: &Call, known: &[&Callable]) -> Option<String> {
+    let (space, last) = call.name.rsplit_once("::").unwrap_or(("", call.name));
+    let receiver = call.args.first().filter(|_| call.method).map_or("", String::as_str);
+    let beside = |c: &&&Callable| {
+        let takes = c.param(0, call.method).is_none_or(|p| receiver.is_empty() || fits(&p.kind, receiver));
+        c.namespace() == space && (!call.method || takes && c.arity(true) > 0)
+    };
+    let pick = |name: &str, inside: bool| {
+        let named = known.iter().filter(|c| c.last_name() == name && (!inside || beside(c)));
+        // Of functions that share a name, one that takes as many arguments, and for the receiver's own type.
+        named.min_by_key(|c| {
+            let own = !receiver.is_empty() && c.params.first().is_some_and(|p| p.kind == receiver);
+            (c.arity(call.method) != call.args.len(), !own, c.scripted && call.method)
+        })
+    };
+    let near = nearest(last, known.iter().filter(beside).map(|c| c.last_name()));
+    if let Some(found) = near.and_then(|near| pick(near, true)) {
+        return Some(format!("did you mean `{}`?", found.shown(call.method)));
+    }
+    let Some(found) = pick(last, false) else {
+        return if call.method { slips::method(last) } else { slips::function(last) };
+    };
+    if call.method && !found.namespace().is_empty() {
+        return Some(format!("it is a function: `{}`", found.shown(false)));
+    }
+    if found.is_method() && !call.method {
+        let kind = found.params.first().map_or("", |param| param.kind.as_str());
+        return Some(format!("it is a method of {kind}: `x.{}`", found.shown(true)));
+    }
+    match (call.method, found.params.first()) {
+        (true, Some(first)) => {
+            Some(format!("{} has it: `{}`", first.kind, found.shown(true))).filter(|_| !first.kind.is_empty())
+        }
+        _ => Some(format!("did you mean `{}`?", found.shown(call.method))),
+    }
+}
+
+fn wrong_number(call: &Call, same: &[&Callable]) -> Fault {
+    let value = usize::from(call.method);
+    // Of methods that share a name, those of the value's type.
+    let receiver = call.args.first().filter(|kind| call.method && !kind.is_empty());
+    let takes = |c: &&&Callable| receiver.is_none_or(|kind| c.param(0, true).is_none_or(|p| fits(&p.kind, kind)));
+    let own: Vec<&Callable> = same.iter().filter(takes).copied().collect();
+    let same = if own.is_empty() { same } else { &own };
+    let mut counts: Vec<usize> = same.iter().filter_map(|c| c.arity(call.method).checked_sub(value)).collect();
+    counts.sort_unstable();
+    counts.dedup();
+    let noun = if counts == [1] { "argument" } else { "arguments" };
+    let expected = match counts.as_slice() {
+        [0] => "no".to_owned(),
+        counts => alternatives(counts.iter().map(ToString::to_string)),
+    };
+    let message = format!("{}: expected {expected} {noun}, got {}", call.name, call.args.len() - value);
+    let failure = Failure::script(message).with_hint(takes_hint(call, same));
+    Fault { code: "wrong-number-of-arguments", failure, argument: None }
+}
+
+/// Blames one argument where all overloads that come nearest agree on it.
+fn wrong_type(call: &Call, fitting: &[&Callable]) -> Option<Fault> {
+    let misses = |c: &Callable| -> Vec<usize> {
+        let misfit = |(at, kind): (usize, &String)| {
+            let param = c.param(at, call.method)?;
+            (!fits(&param.kind, kind)).then_some(at)
+        };
+        call.args.iter().enumerate().filter_map(misfit).collect()
+    };
+    let all: Vec<(Vec<usize>, &Callable)> = fitting.iter().map(|c| (misses(c), *c)).collect();
+    let fewest = all.iter().map(|(misses, _)| misses.len()).min().filter(|fewest| *fewest > 0)?;
+    let mut nearest: Vec<&(Vec<usize>, &Callable)> = all.iter().filter(|(misses, _)| misses.len() == fewest).collect();
+    // The value of a method is what it is: an overload for it says more than one for another type.
+    if call.method && nearest.iter().any(|(misses, _)| misses[0] > 0) {
+        nearest.retain(|(misses, _)| misses[0] > 0);
+    }
+    let blamed = nearest[0].0[0];
+    let same: Vec<&Callable> = nearest.iter().map(|(_, c)| *c).collect();
+    let hint = takes_hint(call, &same);
+    let code = "wrong-type";
+    if nearest.iter().any(|(misses, _)| misses[0] != blamed) {
+        let failure = Failure::script(format!("wrong arguments: {}({})", call.name, call.args.join(", ")));
+        return Some(Fault { code, failure: failure.with_hint(hint), argument: None });
+    }
+    let params: Vec<&Param> = same.iter().filter_map(|c| c.param(blamed, call.method)).collect();
+    let mut kinds: Vec<&str> = params.iter().map(|param| param.kind.as_str()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let got = got(&call.args[blamed]);
+    let message = if call.method && blamed == 0 {
+        let owners = alternatives(kinds.iter().map(|kind| (*kind).to_owned()));
+        return Some(Fault {
+            code: "unknown-method",
+            failure: Failure::script(format!("{} has no method `{}`", call.args[0], call.name))
+                .with_hint(format!("{owners} has it")),
+            argument: Some(0),
+        });
+    } else {
+        let expected = alternatives(kinds.iter().map(|kind| wanted(kind)));
+        format!("{}: expected {expected}, got {got}", params[0].name)
+    };
+    Some(Fault { code, failure: Failure::script(message).with_hint(hint), argument: Some(blamed) })
+}
+
+fn takes_hint(call: &Call, same: &[&Callable]) -> String {
+    let mut written: Vec<String> = same.iter().map(|c| c.shown(call.method)).collect();
+    written.sort_unstable_by_key(|text| (text.matches(", ").count(), text.clone()));
+    written.dedup();
+    let more = if written.len() > MAX_SIGNATURES { " …" } else { "" };
+    written.truncate(MAX_SIGNATURES);
+    format!("it takes {}{more}", written.join(" or "))
+}
+
+/// Whether an argument of type `got` may go to a parameter of type `kind`; what is not known fits.
+fn fits(kind: &str, got: &str) -> bool {
+    let known = |name: &str| PLAIN.contains(&name) || name.starts_with(char::is_uppercase);
+    kind.is_empty() || got.is_empty() || kind == got || !known(kind) || !known(got)
+}
+
+/// A type as what is expected: `an integer`, `a Tensor`.
+pub fn wanted(kind: &str) -> String {
+    match kind {
+        "int" => "an integer".into(),
+        "float" => "a float such as 1.0".into(),
+        "bool" => "true or false".into(),
+        "string" => "text".into(),
+        "char" => "a character such as 'a'".into(),
+        "()" => "nothing".into(),
+        kind if kind.starts_with(['a', 'e', 'i', 'o', 'A', 'E', 'I', 'O']) => format!("an {kind}"),
+        kind => format!("a {kind}"),
+    }
+}
+
+/// A type as what there was.
+pub fn got(kind: &str) -> &str {
+    if kind == "()" { "nothing, `()`" } else { kind }
+}
+
+/// `a`, `a or b`, `a, b or c`.
+pub fn alternatives(items: impl IntoIterator<Item = String>) -> String {
+    let mut items: Vec<String> = items.into_iter().collect();
+    match items.pop() {
+        None => String::new(),
+        Some(last) if items.is_empty() => last,
+        Some(last) => format!("{} or {last}", items.join(", ")),
+    }
+}
+
+/// A type in Rhai's messages as scripts know it.
+pub fn readable_type(text: &str, engine: &Engine) -> String {
+    match engine.map_type_name(text) {
+        "Fn" => "function".into(),
+        name => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn native(name: &str, params: &[(&str, &str)]) -> Callable {
+        let param = |(name, kind): &(&str, &str)| Param { name: (*name).into(), kind: (*kind).into() };
+        Callable {
+            name: name.into(),
+            params: params.iter().map(param).collect(),
+            returns: String::new(),
+            scripted: false,
+        }
+    }
+
+    fn known() -> Vec<Callable> {
+        vec![
+            native("tensor::eye", &[("n", "int")]),
+            native("tensor::zeros", &[("shape", "")]),
+            native("nn::linear", &[("in_features", "int"), ("out_features", "int")]),
+            native("reshape", &[("x", "Tensor"), ("shape", "array")]),
+            native("sum", &[("x", "Tensor")]),
+            native("sum", &[("x", "Tensor"), ("dim", "")]),
+            Callable::scripted("validate".into(), ["x".to_owned()]),
+        ]
+    }
+
+    fn said(name: &str, method: bool, args: &[&str]) -> (String, String) {
+        let call = Call { name, method, args: args.iter().map(|arg| (*arg).to_owned()).collect() };
+        let known = known();
+        let fault = judge(&call, &known.iter().collect::<Vec<_>>())
+            .map(|fault| fault.failure)
+            .unwrap_or(Failure::script("fine"));
+        (fault.message, fault.hint.unwrap_or_default())
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_call() {
+        let cases = [
+            (said("tensor::eye", false, &["int"]), "fine", ""),
+            (said("tensor::eye", false, &[""]), "fine", ""),
+            (
+                said("tensor::eye", false, &["string"]),
+                "n: expected an integer, got string",
+                "it takes tensor::eye(n: int)",
+            ),
+            (
+                said("tensor::zeors", false, &["array"]),
+                "unknown function: tensor::zeors",
+                "did you mean `tensor::zeros(shape)`?",
+            ),
+            (
+                said("tensor::linear", false, &["int"]),
+                "unknown function: tensor::linear",
+                "did you mean `nn::linear(in_features: int, out_features: int)`?",
+            ),
+            (
+                said("tensor::reshape", false, &["", "array"]),
+                "unknown function: tensor::reshape",
+                "it is a method of Tensor: `x.reshape(shape: array)`",
+            ),
+            (
+                said("rehsape", true, &["Tensor", "array"]),
+                "Tensor has no method `rehsape`",
+                "did you mean `reshape(shape: array)`?",
+            ),
+            (said("reshape", true, &["int", "array"]), "int has no method `reshape`", "Tensor has it"),
+            (
+                said("sum", true, &["Tensor", "int", "int"]),
+                "sum: expected 0 or 1 arguments, got 2",
+                "it takes sum() or sum(dim)",
+            ),
+            (said("validate", false, &["", ""]), "validate: expected 1 argument, got 2", "it takes validate(x)"),
+            (said("validate", true, &["int", ""]), "fine", ""),
+        ];
+        for ((message, hint), want, wanted_hint) in cases {
+            assert_eq!((message.as_str(), hint.as_str()), (want, wanted_hint));
+        }
+    }
+}

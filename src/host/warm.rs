@@ -1,0 +1,52 @@
+//! What outlives a script when its next version starts in the same process: decoded images, and the runs to go on from.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+
+use crate::data::{DataError, Dataset, Spec};
+
+#[derive(Default)]
+pub struct Warm {
+    /// What was opened, where a next version is expected.
+    datasets: Option<RefCell<Vec<Opened>>>,
+    /// Places in the order of a script's runs, and the directories of those that were stopped there.
+    carried: RefCell<Vec<(usize, PathBuf)>>,
+}
+
+struct Opened {
+    spec: Spec,
+    stamp: u64,
+    dataset: Dataset,
+}
+
+impl Warm {
+    /// One that keeps datasets.
+    pub fn keeping() -> Self {
+        Self { datasets: Some(RefCell::default()), ..Self::default() }
+    }
+
+    /// Opens a dataset; where its files are those of one that was open before, with the images that one has in memory.
+    pub fn open(&self, spec: &Spec) -> Result<Dataset, DataError> {
+        let dataset = Dataset::open(spec)?;
+        let Some(datasets) = &self.datasets else { return Ok(dataset) };
+        let mut datasets = datasets.borrow_mut();
+        let stamp = dataset.stamp();
+        let known = datasets.iter().position(|known| known.spec == *spec);
+        let dataset = match known.map(|place| datasets.remove(place)) {
+            Some(known) if known.stamp == stamp => dataset.warmed_by(&known.dataset),
+            _ => dataset,
+        };
+        datasets.push(Opened { spec: spec.clone(), stamp, dataset: dataset.clone() });
+        Ok(dataset)
+    }
+
+    /// Sets what runs of the next session may go on from.
+    pub fn carry(&self, stopped: Vec<(usize, PathBuf)>) {
+        *self.carried.borrow_mut() = stopped;
+    }
+
+    /// The run that the one at `place` may go on from.
+    pub fn carried(&self, place: usize) -> Option<PathBuf> {
+        self.carried.borrow().iter().find(|(known, _)| *known == place).map(|(_, dir)| dir.clone())
+    }
+}

@@ -1,0 +1,68 @@
+//! What a checkpoint holds beside its tensors, and how a new run goes on from another's.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::TrainResult;
+use super::checkpoint::Slot;
+use super::optimizer::AdamW;
+use crate::energy::reading::Reading;
+use crate::nn::{DecorState, Registry};
+
+/// `state.json` of a checkpoint.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct State {
+    /// Updates done.
+    pub step: u64,
+    pub wall_s: f64,
+    /// See [`Best`].
+    pub best: Option<Value>,
+    pub metrics_bytes: u64,
+    pub layers_bytes: u64,
+    pub lr_fraction: f64,
+    /// What decorrelation has come to beside the tensors.
+    #[serde(default)]
+    pub decorrelation: DecorState,
+    /// Random draws that the script itself has made.
+    #[serde(default)]
+    pub draws: u64,
+    /// What hooks have logged for the line to come.
+    #[serde(default)]
+    pub line: Map<String, Value>,
+    /// Files that could not be read up to here, with the reason.
+    pub skipped: Vec<(String, String)>,
+    /// Updates that another run had done before this one went on from it.
+    #[serde(default)]
+    pub carried: u64,
+    /// What it has cost.
+    #[serde(default)]
+    pub energy: Option<Reading>,
+}
+
+/// What a new run takes over from one that was stopped: weights and moments are in place already.
+pub struct Carried(pub(super) State);
+
+impl Carried {
+    /// Puts the last checkpoint of the run in `from` into a model that may have changed: it is to have the same weights; R is
+    /// taken over where both have one, and folded in where only the checkpoint does. Moments that do not fit start anew.
+    ///
+    /// Errors: [`super::TrainError::Nn`] for weights that do not fit; then nothing has changed. `None` without a checkpoint.
+    pub fn take(from: &Path, model: &Registry, optimizer: &AdamW) -> TrainResult<Option<Self>> {
+        let Some((weights, moments, state)) = Slot::new(&from.join("checkpoints"), "last").load::<State>()? else {
+            return Ok(None);
+        };
+        model.load_state(&weights)?;
+        model.restore_decor_state(&state.decorrelation)?;
+        let _ = optimizer.load_state(&moments);
+        model.set_lr_fraction(state.lr_fraction);
+        let State { step, lr_fraction, decorrelation, draws, .. } = state;
+        Ok(Some(Self(State { step, carried: step, lr_fraction, decorrelation, draws, ..State::default() })))
+    }
+
+    /// Updates done before.
+    pub fn step(&self) -> u64 {
+        self.0.step
+    }
+}

@@ -12,6 +12,8 @@ use std::thread;
 
 use rhai::{Engine, EvalAltResult};
 
+use crate::libtorch::{self, StackNote};
+
 pub mod api;
 pub mod args;
 pub mod check;
@@ -176,7 +178,11 @@ pub fn on_script_thread(work: impl FnOnce() -> Outcome + Send) -> Outcome {
 fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
     thread::scope(|scope| {
         let builder = thread::Builder::new().name(SCRIPT_THREAD.into()).stack_size(engine::STACK_BYTES);
-        match builder.spawn_scoped(scope, || catch_unwind(AssertUnwindSafe(work))) {
+        match builder.spawn_scoped(scope, || {
+            let code = Kind::Machine.exit_code();
+            libtorch::watch_stack(engine::STACK_BYTES, StackNote { line: &OUT_OF_STACK, code });
+            catch_unwind(AssertUnwindSafe(work))
+        }) {
             Ok(handle) => handle.join().unwrap_or_else(Err).map_err(|payload| bug(payload.as_ref())),
             Err(err) => Err(Failure::machine(format!("cannot start a thread: {err}"))),
         }
@@ -197,6 +203,10 @@ fn bug(payload: &(dyn Any + Send)) -> Failure {
     Failure::machine(format!("internal error: {first}{place}"))
         .with_hint("this is a bug in dbp-host, not in your script; please report it with the script that shows it")
 }
+
+/// Said when the script's stack is used up: its calls are bounded, the depth of its values is not.
+static OUT_OF_STACK: &str = "error: the script's stack is used up: a value of it is nested too deeply\n\
+    hint: arrays in arrays, or maps in maps, tens of thousands of levels deep, cannot be copied, printed or dropped\n";
 
 /// Where the script's thread panicked.
 static PANIC_PLACE: Mutex<Option<String>> = Mutex::new(None);

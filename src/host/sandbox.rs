@@ -8,6 +8,8 @@
 //! itself writes is not a script's: `run.json` says what a resumed script may read.
 
 use std::cell::Cell;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
 use super::args::Given;
@@ -165,9 +167,31 @@ impl Sandbox {
     }
 }
 
+/// Writes a file at a real path as a whole: beside its place first, so that a reader finds the old one or the new one.
+///
+/// # Errors
+/// The disk's; and a folder on the way that has become a link since the path was looked at.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let failed = |err: &dyn std::fmt::Display| Failure::machine(format!("cannot write {}: {err}", path.display()));
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Err(failed(&"it has no name")) };
+    std::fs::create_dir_all(folder).map_err(|err| failed(&err))?;
+    if !folder.canonicalize().is_ok_and(|real| real == folder) {
+        return Err(failed(&"a folder on the way became a link"));
+    }
+    let aside = folder.join(format!(".{}.{}.new", name.to_string_lossy(), std::process::id()));
+    // A new file: nothing that is there already, a link included, is written through.
+    let written =
+        OpenOptions::new().write(true).create_new(true).open(&aside).and_then(|mut file| file.write_all(bytes));
+    let written = written.and_then(|()| std::fs::rename(&aside, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&aside);
+    }
+    written.map_err(|err| failed(&err))
+}
+
 /// The path that writing to `place` would reach: links in what exists of it are followed, and what does not exist is taken by
 /// name. `None` for a link that leads nowhere, and for `..` in what does not exist.
-fn real_place(place: &Path) -> Option<PathBuf> {
+pub fn real_place(place: &Path) -> Option<PathBuf> {
     let mut missing = Vec::new();
     let mut at = place;
     loop {

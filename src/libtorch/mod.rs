@@ -3,6 +3,7 @@
 mod allocator;
 mod cuda;
 mod shim;
+mod stack;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -10,6 +11,7 @@ use thiserror::Error;
 
 pub use cuda::{cuda_bus_id, exit_now, load as load_cuda};
 pub use shim::{AdamWStep, clear_grads, fused_adamw};
+pub use stack::{StackNote, watch_stack};
 
 /// A failed libtorch operation: the first line of its message, without the C++ stack that follows.
 #[derive(Clone, Debug, Error)]

@@ -11,6 +11,7 @@ mod classification;
 pub(super) mod data;
 mod decorrelation;
 mod energy;
+mod files;
 mod globals;
 mod models;
 mod nn;
@@ -26,6 +27,7 @@ pub fn register(engine: &mut Engine) {
     globals::register(engine);
     data::register(engine);
     energy::register(engine);
+    files::register(engine);
     models::register(engine);
     nn::register(engine);
     optim::register(engine);

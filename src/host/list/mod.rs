@@ -143,7 +143,7 @@ fn list(options: &ListOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The runs in `dir` by name, which begins with when they started, and what is not one, with the reason.
+/// The runs in `dir` by their folders' names, which begin with when they started, and what is not one, with the reason.
 fn scan(dir: &Path) -> Result<(Vec<Entry>, Vec<String>), Failure> {
     let failed = |err: std::io::Error| Failure::usage(format!("cannot list {}: {err}", dir.display()));
     if ["run.json", "index.json"].iter().any(|name| dir.join(name).exists()) {

@@ -48,7 +48,7 @@ pub fn lines(entries: &[Entry], width: Option<usize>) -> Vec<String> {
     let mut columns: Vec<(&Column, Vec<String>)> = Vec::new();
     for column in &COLUMNS {
         let cell = |(child, entry): &(bool, &Entry)| match (child, column.title) {
-            (true, "run") => format!("  {}", entry.name),
+            (true, "run") => format!("  {}", name(entry)),
             (true, "started") => String::new(), // Its parent's is enough.
             _ => (column.of)(entry),
         };
@@ -193,7 +193,7 @@ mod tests {
             "run                           started           status         steps  best             training      kWh    kg CO₂  layers",
             "2026-01-31T14-05-09-pretrain  2026-01-31 14:05  running      120/400  val_loss 0.6631      95 s  0.00123  0.000586      17",
             "2026-01-31T15-00-00-ablation  2026-01-31 14:05  done, 1 run                                95 s  0.00123  0.000586",
-            "  pretrain                                      done         120/400  val_loss 0.6631      95 s  0.00123  0.000586      17",
+            "  1-plain                                       done         120/400  val_loss 0.6631      95 s  0.00123  0.000586      17",
         ];
         assert_eq!(lines, want);
     }

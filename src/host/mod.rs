@@ -12,6 +12,8 @@ use std::thread;
 
 use rhai::{Engine, EvalAltResult};
 
+use crate::libtorch::guard_stack;
+
 pub mod api;
 pub mod args;
 mod captures;
@@ -52,6 +54,10 @@ pub use watch::watch;
 
 /// Name of the thread that runs scripts, by which its panics are told from others.
 const SCRIPT_THREAD: &str = "script";
+
+/// Said when the script's thread runs out of stack.
+const OVERFLOW: &str = "error: a value is nested too deeply, or holds itself\n\
+    hint: a closure that is put into a variable must not use that variable\n";
 
 /// How a script ended.
 #[derive(Clone, Debug)]
@@ -169,7 +175,11 @@ pub fn on_script_thread(work: impl FnOnce() -> Outcome + Send) -> Outcome {
 fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
     thread::scope(|scope| {
         let builder = thread::Builder::new().name(SCRIPT_THREAD.into()).stack_size(engine::STACK_BYTES);
-        match builder.spawn_scoped(scope, || catch_unwind(AssertUnwindSafe(work))) {
+        let begin = || {
+            guard_stack(engine::STACK_BYTES, OVERFLOW, Kind::Script.exit_code());
+            catch_unwind(AssertUnwindSafe(work))
+        };
+        match builder.spawn_scoped(scope, begin) {
             Ok(handle) => handle.join().unwrap_or_else(Err).map_err(|payload| bug(payload.as_ref())),
             Err(err) => Err(Failure::machine(format!("cannot start a thread: {err}"))),
         }

@@ -1,6 +1,7 @@
-//! What a training pass leaves out at random: values (Srivastava et al. 2014), channels (Tompson et al. 2015, arXiv:1411.4280) and whole residual branches
-//! (stochastic depth, Huang et al. 2016, arXiv:1603.09382). Drawn on the CPU by the key (seed, dropout, step, micro-batch,
-//! name), so that nothing has to be stored for resuming; evaluation leaves nothing out.
+//! What a training pass leaves out at random: values (Srivastava et al. 2014), channels (Tompson et al. 2015,
+//! arXiv:1411.4280) and whole residual branches (stochastic depth, Huang et al. 2016, arXiv:1603.09382). Drawn on the CPU by
+//! the key (seed, dropout, step, micro-batch, name), so that nothing has to be stored for resuming; evaluation leaves nothing
+//! out.
 
 use tch::Tensor;
 

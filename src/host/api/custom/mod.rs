@@ -1,13 +1,14 @@
 //! `models::custom()`: models that a script writes itself. Parts are made by name in the model's own registry, so that
 //! everything that takes a model takes these; what happens to a value, and what the loss is, are functions of the script.
 //!
-//! The functions are called through the context of the call that asked for them, so that an error inside has its place and
-//! its callers; nothing is borrowed meanwhile, whatever they call.
+//! The functions are called as from the place that asked for them, so that an error inside has its place and its callers;
+//! nothing is borrowed meanwhile, whatever they call.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use rhai::plugin::*;
-use rhai::{Dynamic, Engine, EvalAltResult, FnPtr, ImmutableString, Module, NativeCallContext};
+use rhai::{Dynamic, Engine, EvalAltResult, FnPtr, GlobalRuntimeState, ImmutableString, Module, NativeCallContext};
 use tch::{Kind, Tensor};
 
 use super::models::{ModelHandle, Network};
@@ -26,8 +27,30 @@ pub use parts::{Simple, refuse_part};
 pub struct Custom {
     scope: Scope,
     parts: RefCell<Vec<(String, Part)>>,
-    forward: RefCell<Option<FnPtr>>,
-    loss: RefCell<Option<FnPtr>>,
+    forward: RefCell<Option<Function>>,
+    loss: RefCell<Option<Function>>,
+}
+
+/// A function of the script, with the functions and imports of the source that it was written in: it may be called from another.
+#[derive(Clone)]
+struct Function {
+    work: FnPtr,
+    home: Rc<GlobalRuntimeState>,
+}
+
+impl Function {
+    fn call(&self, ctx: &NativeCallContext, model: &ModelHandle, value: Dynamic) -> ScriptResult<Dynamic> {
+        let mut home = GlobalRuntimeState::clone(&self.home);
+        home.level = ctx.global_runtime_state().level;
+        let inside = NativeCallContext::new_with_all_fields(
+            ctx.engine(),
+            ctx.fn_name(),
+            self.home.source(),
+            &home,
+            ctx.call_position(),
+        );
+        self.work.call_within_context(&inside, (model.clone(), value))
+    }
 }
 
 /// What `model.name` answers with.
@@ -35,6 +58,16 @@ pub struct Custom {
 enum Part {
     Tensor(TensorHandle),
     Model(ModelHandle),
+}
+
+impl Part {
+    /// Whether `value` is this very part.
+    fn is(&self, value: &Dynamic) -> bool {
+        match self {
+            Self::Tensor(own) => value.read_lock::<TensorHandle>().is_some_and(|other| Rc::ptr_eq(&own.0, &other.0)),
+            Self::Model(own) => value.read_lock::<ModelHandle>().is_some_and(|other| Rc::ptr_eq(&own.0, &other.0)),
+        }
+    }
 }
 
 impl Custom {
@@ -60,7 +93,7 @@ pub fn forward(ctx: &NativeCallContext, model: &ModelHandle, own: &Custom, x: Dy
         script_error(ctx, Failure::script(format!("forward: {} has none yet", named(own))).with_hint(hint))
     })?;
     let _open = model.open_pass();
-    work.call_within_context(ctx, (model.clone(), x))
+    work.call(ctx, model, x)
 }
 
 /// Calls the script's loss for a batch that stands at `place`; not divided by the number of micro-batches.
@@ -76,7 +109,7 @@ pub fn loss(
         script_error(ctx, Failure::script(format!("loss: {} has none yet", named(own))).with_hint(hint))
     })?;
     let _open = model.open_pass_at(place);
-    let value: Dynamic = work.call_within_context(ctx, (model.clone(), batch))?;
+    let value = work.call(ctx, model, batch)?;
     let got = ctx.engine().map_type_name(value.type_name()).to_owned();
     let loss = value.try_cast::<TensorHandle>().ok_or_else(|| {
         script_error(ctx, format!("loss: the function must end with a tensor of one value, got {}", shown(&got)))
@@ -116,7 +149,7 @@ fn keep(
     ctx: &NativeCallContext,
     what: &str,
     model: &ModelHandle,
-    place: impl FnOnce(&Custom) -> &RefCell<Option<FnPtr>>,
+    place: impl FnOnce(&Custom) -> &RefCell<Option<Function>>,
     work: FnPtr,
 ) -> ScriptResult<()> {
     let own = custom(ctx, what, model)?;
@@ -125,13 +158,14 @@ fn keep(
         let inside = |outer: &str, inner: &str| {
             outer.is_empty() || inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        std::rc::Rc::ptr_eq(held.registry(), model.registry()) && inside(other.scope.name(), own.scope.name())
+        Rc::ptr_eq(held.registry(), model.registry()) && inside(other.scope.name(), own.scope.name())
     };
     if work.iter_curry().any(|value| value.read_lock::<ModelHandle>().is_some_and(|held| holds(&held))) {
         let failure = Failure::script(format!("{what}: the function holds the model that is to hold it"));
         return Err(script_error(ctx, failure.with_hint("it is given the model: use its first argument, |m, x| …")));
     }
-    *place(own).borrow_mut() = Some(work);
+    let home = Rc::new(ctx.global_runtime_state().clone());
+    *place(own).borrow_mut() = Some(Function { work, home });
     Ok(())
 }
 
@@ -222,6 +256,46 @@ mod methods {
                 Err(script_error(&ctx, failure.with_hint(hint)))
             }
         }
+    }
+
+    /// Refuses to replace a part.
+    ///
+    /// ```rhai
+    /// let net = models::custom();
+    /// net.parameter("scale", [2], "ones");
+    /// no_grad(|| net.scale.assign(3));
+    /// assert(net.tensor("scale").sum().item() == 6.0);
+    /// ```
+    #[rhai_fn(index_set, return_raw, pure)]
+    pub fn set_part(
+        ctx: NativeCallContext,
+        model: &mut ModelHandle,
+        name: ImmutableString,
+        value: Dynamic,
+    ) -> ScriptResult<()> {
+        // After `m.part.method(…)` Rhai hands the part back, in case the method has changed it.
+        let handed_back = match model.network() {
+            Network::Custom(own) => own.part(&name).is_some_and(|part| part.is(&value)),
+            _ => false,
+        };
+        if handed_back {
+            return Ok(());
+        }
+        let got = ctx.engine().map_type_name(value.type_name());
+        let failure = match (model.network(), name.as_str()) {
+            (Network::Custom(_), "forward" | "loss") => {
+                Failure::script(format!("{name}: expected a function like |m, x| …, got {}", shown(got)))
+            }
+            (Network::Custom(own), _) => match own.part(&name) {
+                Some(Part::Tensor(_)) => Failure::script(format!("`{name}` is a part of the model and stays one"))
+                    .with_hint("write to its values: no_grad(|| m.name.assign(…))"),
+                Some(Part::Model(_)) => Failure::script(format!("`{name}` is a part of the model and stays one")),
+                None => Failure::script(format!("{} has no part `{name}`", named(own)))
+                    .with_hint("parts are made before: parameter, buffer, linear, child …"),
+            },
+            _ => return Err(EvalAltResult::ErrorIndexingType("Model".to_owned(), ctx.call_position()).into()),
+        };
+        Err(script_error(&ctx, failure))
     }
 
     /// Whether passes train right now: not under `evaluate` and `no_grad`. For what differs between the two.

@@ -180,16 +180,12 @@ fn a_text_that_doubles_ends_with_4_and_not_in_an_abort() {
 #[test]
 fn a_value_that_holds_itself_ends_with_1_and_not_in_an_abort() {
     let folder = tempfile::tempdir().unwrap();
-    for script in [
-        "let x = 0; let f = || x; x = f; print(#{ a: f }.to_json());",
-        "let x = 0; let f = || x; x = f; print(f.call());",
-    ] {
-        std::fs::write(folder.path().join("a.rhai"), script).unwrap();
-        let output = dbp_host(folder.path()).arg("a.rhai").output().unwrap();
-        assert_eq!(code(&output), 1, "{script}: {}", stderr(&output));
-        let said = stderr(&output);
-        assert!(said.starts_with("error: ") && !said.contains("overflow"), "{script}: {said}");
-    }
+    std::fs::write(folder.path().join("a.rhai"), "let x = 0; let f = || x; x = f; print(#{ a: f }.to_json());")
+        .unwrap();
+    let output = dbp_host(folder.path()).arg("a.rhai").output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(code(&output), 1, "{said}");
+    assert!(said.starts_with("error: a value is nested too deeply, or holds itself\nhint: "), "{said}");
 }
 
 #[test]
@@ -210,6 +206,6 @@ fn figures_of_a_run_are_found_after_a_second_one_has_moved_it() {
         print(run.history("figure").len());
     "#;
     std::fs::write(folder.path().join("a.rhai"), script).unwrap();
-    let output = dbp_host(folder.path()).args(["a.rhai", "--device", "cpu", "--threads", "1"]).output().unwrap();
+    let output = dbp_host(folder.path()).args(["a.rhai", "--threads", "1"]).output().unwrap();
     assert_eq!((code(&output), stdout(&output).as_str()), (0, "[0.0, 1.0]\n0\n3\n"), "{}", stderr(&output));
 }

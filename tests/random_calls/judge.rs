@@ -280,6 +280,10 @@ fn attempt(world: &mut World, text: &str) -> Outcome {
 }
 
 fn problem_of(message: &str) -> Option<String> {
+    // An error that a call before has caught, quoted as the text it was made.
+    if message.contains("\"error\": \"Error") {
+        return None;
+    }
     if let Some(part) = UGLY.iter().find(|part| message.contains(*part)) {
         return Some(format!("ugly ({})", part.trim()));
     }

@@ -35,7 +35,8 @@ pub fn fill(folder: &Path) {
             image::Rgb([(x * 12 + seed) as u8, (y * 15) as u8, ((x * y + seed * 31) % 251) as u8])
         })
     };
-    let mask = |seed: u32| image::GrayImage::from_fn(20, 16, |x, y| image::Luma([u8::from((x + y + seed) % 3 == 0)]));
+    let mask =
+        |seed: u32| image::GrayImage::from_fn(20, 16, |x, y| image::Luma([u8::from((x + y + seed).is_multiple_of(3))]));
     for place in ["photos", "labeled/a", "labeled/b", "pairs/images", "pairs/masks"] {
         std::fs::create_dir_all(folder.join(place)).unwrap();
     }

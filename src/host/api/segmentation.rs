@@ -358,6 +358,7 @@ mod methods {
     #[rhai_fn(name = "to_string", name = "to_debug", pure)]
     pub fn table(scores: &mut ScoresHandle) -> String {
         let confusion = scores.confusion.borrow();
+        let total = confusion.total(); // Of all cells: once, not for every class.
         let percent = |figure: Option<f64>| match figure {
             Some(figure) => format!("{:6.2}", 100.0 * figure),
             None => "     –".to_owned(),
@@ -365,8 +366,7 @@ mod methods {
         let width = scores.names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(14);
         let mut text = format!("{:width$}  IoU %   accuracy %  pixels %\n", "class");
         for (class, name) in scores.names.iter().enumerate() {
-            let share =
-                (confusion.total() > 0).then(|| confusion.annotated(class) as FLOAT / confusion.total() as FLOAT);
+            let share = (total > 0).then(|| confusion.annotated(class) as FLOAT / total as FLOAT);
             let (iou, accuracy) = (percent(confusion.iou(class)), percent(confusion.accuracy(class)));
             text.push_str(&format!("{name:width$}  {iou}  {accuracy}      {}\n", percent(share)));
         }

@@ -11,7 +11,7 @@ use crate::host::api::models::{ModelHandle, Network};
 use crate::host::api::nn::conv_config;
 use crate::host::api::tensor::{TensorHandle, size};
 use crate::host::convert::{self, Initial, Number, Pair, Shape};
-use crate::host::errors::{Failure, ScriptResult, check_arg, script_error};
+use crate::host::errors::{Failure, ScriptResult, check_arg, in_words, script_error};
 use crate::host::options::{OptionMap, number};
 use crate::nn::{
     BatchNorm, Conv2d, Conv2dConfig, Dropout, Init, LayerNorm, Linear, NnError, NnResult, Pass, Scope, Vit,
@@ -130,7 +130,7 @@ fn one_init(ctx: &NativeCallContext, init: &Dynamic, std: Option<f64>) -> Script
     };
     let found = found.ok_or_else(|| {
         let expected = "\"zeros\", \"ones\", \"normal\", \"xavier\", \"kaiming\" or a number";
-        script_error(ctx, format!("init: expected {expected}, got {init}"))
+        script_error(ctx, format!("init: expected {expected}, got {}", in_words(ctx.engine(), init)))
     })?;
     let fits = std.is_none_or(|std| matches!(found, Init::Normal { .. }) && std.is_finite() && std >= 0.0);
     check_arg(ctx, fits, || "std: expected 0 or more, for init \"normal\" alone".to_owned())?;

@@ -187,13 +187,13 @@ mod operators {
         made(&ctx, x.f_logical_not())
     }
 
-    /// Each value with its sign turned.
+    /// The same values with their signs turned, before a tensor alone.
     #[rhai_fn(name = "-", return_raw)]
     pub fn negate(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         made(&ctx, x.f_neg())
     }
 
-    /// The tensor itself.
+    /// The same tensor, before one alone.
     #[rhai_fn(name = "+")]
     pub fn plus(x: TensorHandle) -> TensorHandle {
         x

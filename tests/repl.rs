@@ -190,14 +190,14 @@ fn help_knows_functions_namespaces_types_and_variables() {
     let text = stdout(&output);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     for part in [
-        "tensor::zeros(shape) -> Tensor\n",
+        "tensor::zeros(shape",
         "type Tensor\n\nproperties\n",
         "  shape ",
         "operators\n",
         "namespace data\n\n",
         "  open(spec)",
         "x is a variable, int",
-        "Tensor.reshape(shape) -> Tensor\n",
+        "Tensor.reshape(shape",
         ":time EXPR",
         "namespaces: data, ",
     ] {
@@ -233,6 +233,10 @@ fn each_input_that_trains_makes_a_run_of_its_own() {
     }
 }
 
+/// What the editor tells the terminal when it begins to ask, and when it has a line: pasted text is marked in between.
+const ASKING: &str = "\x1b[?2004h";
+const TAKEN: &str = "\x1b[?2004l";
+
 /// A session at a terminal.
 struct Terminal {
     child: Child,
@@ -261,7 +265,7 @@ impl Terminal {
         });
         drop::<OwnedFd>(pty.slave);
         let mut terminal = Self { child, keys, output, seen: String::new() };
-        terminal.wait_for("dbp> ");
+        terminal.wait_for_prompt();
         terminal
     }
 
@@ -285,11 +289,19 @@ impl Terminal {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }
 
+    /// Waits until the editor asks anew. The text of the prompt alone may be that of a line drawn again, and what is typed
+    /// between two lines may be lost.
+    fn wait_for_prompt(&mut self) {
+        self.wait_for(ASKING);
+        self.wait_for("dbp> ");
+    }
+
     /// Types a line and waits for what it prints.
     fn enter(&mut self, line: &str, want: &str) {
         self.press(&format!("{line}\r"));
+        self.wait_for(TAKEN);
         self.wait_for(want);
-        self.wait_for("dbp> ");
+        self.wait_for_prompt();
     }
 
     fn interrupt(&self) {
@@ -309,22 +321,22 @@ fn a_terminal_has_a_prompt_completion_and_a_memory() {
     terminal.press("let value = tensor::on\t");
     terminal.wait_for("tensor::ones(");
     terminal.press("[4])\r");
-    terminal.wait_for("dbp> ");
+    terminal.wait_for_prompt();
     terminal.press("value.resh\t");
     terminal.wait_for("value.reshape(");
     terminal.press("[2, 2])\r");
     terminal.wait_for("Tensor [2, 2] float32 cpu");
-    terminal.wait_for("dbp> ");
+    terminal.wait_for_prompt();
     // Several lines, and Ctrl-C, which drops the line that it finds.
     terminal.press("fn f(x) {\r");
     terminal.press("x + 40\r");
     terminal.press("}\r");
     terminal.wait_for("}");
-    terminal.wait_for("dbp> ");
+    terminal.wait_for_prompt();
     terminal.press("let lost = 1");
     terminal.wait_for("lost = 1");
     terminal.press("\x03");
-    terminal.wait_for("dbp> ");
+    terminal.wait_for_prompt();
     terminal.enter("f(2)", "42");
     // An error leaves all as it was.
     terminal.enter("value = 1; value.nope", "error: ");
@@ -336,12 +348,12 @@ fn a_terminal_has_a_prompt_completion_and_a_memory() {
     again.press("\x1b[A"); // Up
     again.wait_for("lost");
     again.press("\x03");
-    again.wait_for("dbp> ");
+    again.wait_for_prompt();
     again.press("\x12f(2"); // Ctrl-R
     again.wait_for("f(2)");
     again.press("\r");
     again.wait_for("unknown function: f");
-    again.wait_for("dbp> ");
+    again.wait_for_prompt();
     assert_eq!(again.end(), 0);
 }
 
@@ -354,7 +366,7 @@ fn an_interrupt_ends_what_runs_and_not_the_session() {
     terminal.wait_for("begun");
     terminal.interrupt();
     terminal.wait_for("interrupted");
-    terminal.wait_for("dbp> ");
+    terminal.wait_for_prompt();
     // While nothing runs there is nothing to end.
     terminal.interrupt();
     terminal.interrupt();
@@ -369,7 +381,7 @@ fn an_interrupt_ends_what_runs_and_not_the_session() {
     terminal.wait_for("training");
     terminal.interrupt();
     terminal.wait_for("interrupted: saved");
-    terminal.wait_for("dbp> ");
+    terminal.wait_for_prompt();
     terminal.enter("run.step >= 2", "true");
     terminal.enter("for step in run.steps(run.step + 1) { } run.step > 2", "true");
     assert_eq!(terminal.end(), 0);

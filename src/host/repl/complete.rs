@@ -343,7 +343,7 @@ mod tests {
             assert_eq!(texts(state, "1 + shr|"), ["shrink("]);
             assert_eq!(texts(state, "mae|"), ["mae::"]);
             assert_eq!(texts(state, "tens|"), ["tensor::"]);
-            assert_eq!(texts(state, "mae::reci|"), ["recipe("]);
+            assert_eq!(texts(state, "mae::pretr|"), ["pretrain("]);
             assert_eq!(texts(state, "asse|"), ["assert("]);
             assert!(texts(state, "|").contains(&"x".to_owned()));
             assert_eq!(texts(state, ":he|"), ["help"]);
@@ -372,6 +372,16 @@ mod tests {
             assert_eq!(texts(state, "\"a\".to_upp|"), ["to_upper()"]);
             assert_eq!(texts(state, "unknown.resh|"), ["reshape("]);
             assert_eq!(texts(state, "data::open(\"wirebond\").subs|"), ["subset("]);
+        });
+    }
+
+    #[test]
+    fn maps_of_options_have_their_keys() {
+        after(INPUTS, |state| {
+            assert_eq!(texts(state, "models::vit(#{ image_s|"), ["image_size: "]);
+            assert_eq!(texts(state, "models::vit(#{ image_size: 32, patch|"), ["patch_size: "]);
+            assert_eq!(texts(state, "models::vit(#{ patch_size: 8, patch_s|"), [""; 0], "it is there already");
+            assert_eq!(texts(state, "models::vit(#{ image_size: rec|"), ["recipe"], "a value, not a key");
         });
     }
 

@@ -47,7 +47,7 @@ pub fn types(state: &State) -> Vec<String> {
     let mut types: Vec<String> = ours.filter_map(|function| Some(function.params.first()?.kind.clone())).collect();
     types.sort();
     types.dedup();
-    types.retain(|kind| kind.starts_with(char::is_uppercase));
+    types.retain(|kind| kind.starts_with(char::is_uppercase) && !kind.contains(' ')); // Not `Tensor or number`.
     types
 }
 

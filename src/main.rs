@@ -38,6 +38,8 @@ enum Command {
     Check(CheckArgs),
     /// Run a script, and again whenever it is saved: hooks are patched into the run, other edits restart it
     Watch(WatchArgs),
+    /// Try tensors, models and data at a prompt, with history, completion and help
+    Repl(ReplArgs),
     /// Write a model's weights for timm, the MAE release or Hugging Face, decorrelation folded in
     Export(ExportArgs),
     /// Say what this machine has for training and metering: what was found, what is missing, what to do
@@ -163,6 +165,41 @@ struct ExportArgs {
     checkpoint: Option<String>,
 }
 
+/// Reads from a terminal, or else all of standard input, statement by statement, until the first error.
+#[derive(clap::Args)]
+struct ReplArgs {
+    /// Where tensors live: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+
+    /// Seed of all randomness, over the inputs' own
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// Processor threads for libtorch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+
+    /// Folder that run directories are made in
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+
+    /// Let inputs read this folder too; they read the current folder
+    #[arg(long, value_name = "DIR")]
+    allow_read: Vec<PathBuf>,
+
+    /// Script operations allowed in one input, or from one training step to the next
+    #[arg(long, value_name = "N", default_value_t = Options::MAX_OPERATIONS)]
+    max_operations: u64,
+
+    /// Largest tensor an input may make, in bytes
+    #[arg(long, value_name = "N", default_value_t = Options::MAX_TENSOR_BYTES)]
+    max_tensor_bytes: u64,
+
+    #[command(flatten, next_help_heading = "Energy and CO₂")]
+    grid: GridArgs,
+}
+
 #[derive(clap::Args)]
 struct WatchArgs {
     /// Go on with weights and step of the run that an edit stopped, where the model still fits
@@ -225,6 +262,7 @@ fn main() -> ExitCode {
     let code = match cli.command {
         Some(Command::Check(args)) => host::check::check(&args.script, args.json),
         Some(Command::Watch(args)) => run(args.run, |options| host::watch(options, args.carry_on)),
+        Some(Command::Repl(args)) => repl(args),
         Some(Command::Export(args)) => export(args),
         Some(Command::Doctor(args)) => host::energy::doctor::doctor(&args.runs, args.grid.into(), args.json),
         Some(Command::Api(args)) => reference::api(&args.folder, args.check),
@@ -260,6 +298,20 @@ fn run(args: RunArgs, then: impl FnOnce(Options) -> i32) -> i32 {
         max_tensor_bytes: args.max_tensor_bytes,
         energy: args.grid.into(),
     })
+}
+
+fn repl(args: ReplArgs) -> i32 {
+    let options = Options {
+        runs: args.runs,
+        seed: args.seed,
+        threads: args.threads.map(usize::from),
+        allow_read: args.allow_read,
+        max_operations: args.max_operations,
+        max_tensor_bytes: args.max_tensor_bytes,
+        energy: args.grid.into(),
+        ..Options::new("repl.rhai")
+    };
+    host::repl::repl(options, args.device)
 }
 
 fn export(args: ExportArgs) -> i32 {

@@ -1,6 +1,7 @@
 //! Rates by step. Pure functions of the step, so that resuming needs no replay.
 
 use std::f64::consts::PI;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,25 @@ pub enum Schedule {
         ramp: Ramp,
         power: f64,
     },
+    /// A rate for each step; the last one stays.
+    Table(Table),
+}
+
+/// Rates by step, at least one; copies share them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Vec<f64>", into = "Vec<f64>")]
+pub struct Table(Arc<[f64]>);
+
+impl From<Vec<f64>> for Table {
+    fn from(rates: Vec<f64>) -> Self {
+        Self(rates.into())
+    }
+}
+
+impl From<Table> for Vec<f64> {
+    fn from(table: Table) -> Self {
+        table.0.to_vec()
+    }
 }
 
 /// Warm-up to a peak, and the steps it comes down in.
@@ -43,6 +63,10 @@ impl Schedule {
             Self::Polynomial { ramp, power } => {
                 fine("lr", ramp.peak).and_then(|()| fine("min_lr", ramp.end)).and_then(|()| fine("power", *power))
             }
+            Self::Table(Table(rates)) if rates.is_empty() => Err("total: expected 1 or more steps, got 0".to_owned()),
+            Self::Table(Table(rates)) => {
+                rates.iter().enumerate().try_for_each(|(step, rate)| fine(&format!("step {step}"), *rate))
+            }
         }
     }
 
@@ -52,6 +76,10 @@ impl Schedule {
             Self::Constant(rate) => *rate,
             Self::Cosine(ramp) => ramp.at(step, |progress| 0.5 * (1.0 + (PI * progress).cos())),
             Self::Polynomial { ramp, power } => ramp.at(step, |progress| (1.0 - progress).powf(*power)),
+            Self::Table(Table(rates)) => {
+                let at = usize::try_from(step).map_or(usize::MAX, |step| step).min(rates.len().saturating_sub(1));
+                rates.get(at).copied().unwrap_or(0.0) // `check` refuses an empty one.
+            }
         }
     }
 }
@@ -95,7 +123,17 @@ mod tests {
     }
 
     #[test]
+    fn a_table_keeps_its_last_rate() {
+        let schedule = Schedule::Table(vec![0.1, 0.2].into());
+        assert_eq!([0, 1, 2, u64::MAX].map(|step| schedule.at(step)), [0.1, 0.2, 0.2, 0.2]);
+        let text = serde_json::to_string(&schedule).unwrap();
+        assert_eq!(serde_json::from_str::<Schedule>(&text).unwrap(), schedule);
+    }
+
+    #[test]
     fn rates_that_are_none_are_refused() {
+        assert!(Schedule::Table(vec![].into()).check().is_err());
+        assert!(Schedule::Table(vec![0.1, -0.1].into()).check().unwrap_err().starts_with("step 1"));
         assert!(Schedule::Constant(f64::NAN).check().is_err());
         assert!(Schedule::Cosine(Ramp { peak: -1.0, ..ramp() }).check().unwrap_err().starts_with("lr"));
         assert!(Schedule::Polynomial { ramp: ramp(), power: -1.0 }.check().unwrap_err().starts_with("power"));

@@ -36,6 +36,59 @@ fn experiment_compares_three_choices() {
     }
 }
 
+/// The example's output, with these parameters.
+fn example(name: &str, set: &[(&str, &str)]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = dbp_host(folder.path());
+    command.arg(format!("{}/examples/{name}.rhai", env!("CARGO_MANIFEST_DIR")));
+    common::set(&mut command, set);
+    end(command).expect(0).stdout
+}
+
+/// The first number behind `before` in `text`.
+fn number(text: &str, before: &str) -> f64 {
+    let rest = text.split_once(before).unwrap_or_else(|| panic!("no {before:?} in {text}")).1;
+    let end = rest.find(|c: char| !c.is_ascii_digit() && !"-.".contains(c)).unwrap_or(rest.len());
+    rest[..end].parse().unwrap_or_else(|_| panic!("no number behind {before:?} in {text}"))
+}
+
+#[test]
+fn linear_regression_finds_its_line() {
+    let said = example("linear_regression", &[]);
+    assert!((number(&said, "slope ") - 3.0).abs() < 0.15 && (number(&said, "offset ") + 1.0).abs() < 0.15, "{said}");
+}
+
+#[test]
+fn custom_layer_divides_the_spiral() {
+    let said = example("custom_layer", &[]);
+    assert!(number(&said, "parameters, ") > 95.0, "{said}");
+}
+
+#[test]
+fn custom_loop_learns_a_sine() {
+    let said = example("custom_loop", &[]);
+    assert!(number(&said, "loss ") < 0.05, "{said}");
+}
+
+#[test]
+fn autoencoder_learns() {
+    let loss =
+        |steps| number(&example("autoencoder", &[("steps", steps), ("batch", "8"), ("image_size", "16")]), "loss ");
+    let (before, after) = (loss("1"), loss("20"));
+    assert!(after < 0.8 * before, "{before} to {after}");
+}
+
+#[test]
+fn ablation_grid_has_a_row_per_setting() {
+    let said = example("ablation_grid", &[("steps", "1"), ("seeds", "[0, 1]"), ("sample", "[0.5]")]);
+    let rows: Vec<&str> = said.lines().filter(|line| line.starts_with("lr ")).collect();
+    assert_eq!(rows.len(), 2, "{said}");
+    for row in rows {
+        let cells: Vec<f64> = row.rsplit("  ").take(2).map(|cell| cell.trim().parse().unwrap()).collect();
+        assert!(cells.iter().all(|cell| *cell > 0.0), "two seeds, so a mean and a spread: {row}");
+    }
+}
+
 /// What a run calls by itself, with its loop in a module; and that its clock stands still when it has ended.
 #[test]
 fn hooks_are_called_and_the_clock_stops() {

@@ -95,6 +95,7 @@ fn check(case: &Case) -> Result<(), String> {
         std::fs::write(path, text).map_err(|err| err.to_string())?;
     }
     let mut options = Options::new(folder.path().join(MAIN));
+    options.runs = folder.path().join("runs");
     for (key, value) in &case.options {
         let number = || value.parse().map_err(|_| format!("{key}: not a number: {value}"));
         match key.as_str() {

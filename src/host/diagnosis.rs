@@ -8,6 +8,7 @@ use std::fmt;
 
 use rhai::{Engine, EvalAltResult, Position};
 
+use super::captures;
 use super::errors::{Failure, Kind};
 use super::explain::explain;
 use super::resolver::{Library, is_std};
@@ -73,19 +74,24 @@ impl Diagnosis {
                 _ => break,
             }
         }
+        if let EvalAltResult::ErrorDataRace(text, Position::NONE) = &err
+            && let Some(position) = library.text(&source).and_then(|all| captures::place(text, &all))
+        {
+            places.push((source.clone(), position));
+        }
         let mut places: Vec<Place> =
             places.into_iter().filter_map(|(key, position)| Place::new(library, &key, position)).rev().collect();
         places.dedup_by(|a, b| (a.line, &a.key) == (b.line, &b.key));
         let thrown_by_script =
             matches!(&err, EvalAltResult::ErrorRuntime(value, _) if !value.is::<Failure>()) && is_std(&source);
         let mut failure = explain(err, &source, library, engine);
-        if let Some((at, _)) = failure.message.char_indices().nth(MAX_MESSAGE) {
-            failure.message.truncate(at);
-            failure.message.push('…');
-        }
         // What a module of the program refuses is the caller's slip, and is shown there.
         if let Some(own) = places.iter().position(|place| !is_std(&place.key)).filter(|_| thrown_by_script) {
             places.drain(..own);
+        }
+        if let Some((at, _)) = failure.message.char_indices().nth(MAX_MESSAGE) {
+            failure.message.truncate(at);
+            failure.message.push('…');
         }
         let place = (!places.is_empty()).then(|| places.remove(0));
         Self { place, callers: places, ..failure.into() }
@@ -97,9 +103,10 @@ impl Place {
     pub(super) fn new(library: &Library, key: &str, position: Position) -> Option<Self> {
         let line = position.line()?;
         let text = library.text(key).and_then(|text| Some(text.lines().nth(line - 1)?.to_owned()));
+        let (file, line) = library.store.shown_line(key, line);
         Some(Self {
             key: key.to_owned(),
-            file: library.store.shown(key),
+            file,
             line,
             column: position.position().unwrap_or(0),
             text: text.unwrap_or_default(),

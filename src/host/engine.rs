@@ -21,7 +21,14 @@ const MAX_EXPR_DEPTH: usize = 64;
 
 /// The engine of `session`. Keep it alive for as long as the script runs.
 pub fn build(session: &Rc<Session>) -> Rc<Engine> {
-    keep(session, new(session))
+    build_with(session, |_| {})
+}
+
+/// The same with functions of one's own on top.
+pub fn build_with(session: &Rc<Session>, extend: impl FnOnce(&mut Engine)) -> Rc<Engine> {
+    let mut engine = new(session);
+    extend(&mut engine);
+    keep(session, engine)
 }
 
 /// The same for looking at scripts without running them: code that can never run stays, and a name that nothing declares is no

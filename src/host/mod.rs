@@ -16,6 +16,7 @@ use crate::libtorch::guard_stack;
 
 pub mod api;
 pub mod args;
+mod captures;
 pub mod check;
 mod comments;
 pub mod convert;
@@ -30,6 +31,7 @@ mod memory;
 pub mod options;
 pub mod progress;
 pub mod reference;
+pub mod repl;
 pub mod resolver;
 pub mod runs;
 mod sandbox;
@@ -186,7 +188,12 @@ fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Failure>
 
 /// Runs `work`; a panic becomes an outcome.
 fn guarded(work: impl FnOnce() -> Outcome) -> Outcome {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| bug(payload.as_ref()).into())
+    caught(work).unwrap_or_else(Into::into)
+}
+
+/// What `work` answers, or what is said of a panic inside.
+fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| bug(payload.as_ref()))
 }
 
 /// What is said of a panic.

@@ -1,4 +1,4 @@
-//! Where source texts come from: the script's folder, the binary (`std/…`), or a saved run.
+//! Where source texts come from: the script's folder, the binary (`std/…`), a saved run, or a prompt.
 //!
 //! Every text has a key: its path from the script's folder, or `std/NAME.rhai`. Imports are relative to the importing file
 //! and stay inside the folder: `..`, absolute paths, backslashes, colons and symbolic links are refused. A text is read
@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
@@ -30,7 +31,20 @@ pub enum SourceStore {
     Disk { folder: PathBuf, shown: PathBuf, script: String },
     /// A run directory with `script.rhai` and `modules/<key>`; `folder` is where the script lay when the run began.
     Saved { run: PathBuf, folder: PathBuf },
+    /// What is typed at a prompt in `folder`, as one text; parts of it came out of files.
+    Prompt { folder: PathBuf, loaded: RefCell<Vec<Loaded>> },
 }
+
+/// Lines of a prompt's text that stand in a file too.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub lines: Range<usize>,
+    /// The file as it was named.
+    pub file: String,
+}
+
+/// Key of what is typed at a prompt.
+const PROMPT: &str = "repl";
 
 impl SourceStore {
     /// # Errors
@@ -67,10 +81,22 @@ impl SourceStore {
         Ok(Self::Saved { folder: folder.unwrap_or_else(|| real.clone()), run: real })
     }
 
+    /// A prompt in the current folder.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    pub fn prompt() -> Result<Self, Failure> {
+        let refuse = |err: std::io::Error| Failure::machine(format!("cannot tell the current folder: {err}"));
+        let folder = Path::new(".").canonicalize().map_err(refuse)?;
+        Ok(Self::Prompt { folder, loaded: RefCell::default() })
+    }
+
     /// Where the script lay when its first run began, if this is a saved one; else `script`.
     pub fn origin(&self, script: &Path) -> PathBuf {
         match self {
-            Self::Disk { .. } => std::path::absolute(script).unwrap_or_else(|_| script.to_owned()),
+            Self::Disk { .. } | Self::Prompt { .. } => {
+                std::path::absolute(script).unwrap_or_else(|_| script.to_owned())
+            }
             Self::Saved { run, .. } => {
                 let saved = super::args::read_run_json(run).ok();
                 let origin = saved.and_then(|json| json.get("script")?.as_str().map(PathBuf::from));
@@ -84,21 +110,22 @@ impl SourceStore {
         match self {
             Self::Disk { script, .. } => script,
             Self::Saved { .. } => "script.rhai",
+            Self::Prompt { .. } => PROMPT,
         }
     }
 
     /// The folder of the script; of a saved one, where it lay when its run began.
     pub fn folder(&self) -> &Path {
         match self {
-            Self::Disk { folder, .. } | Self::Saved { folder, .. } => folder,
+            Self::Disk { folder, .. } | Self::Saved { folder, .. } | Self::Prompt { folder, .. } => folder,
         }
     }
 
     /// The file of a source; `None` for those in the binary.
     pub fn path(&self, key: &str) -> Option<PathBuf> {
         match self {
-            Self::Disk { .. } if is_std(key) => None,
-            Self::Disk { folder, .. } => Some(folder.join(key)),
+            Self::Disk { .. } | Self::Prompt { .. } if is_std(key) => None,
+            Self::Disk { folder, .. } | Self::Prompt { folder, .. } => Some(folder.join(key)),
             Self::Saved { run, .. } if key == self.script_key() => Some(run.join(key)),
             Self::Saved { run, .. } => Some(run.join("modules").join(key)),
         }
@@ -106,13 +133,31 @@ impl SourceStore {
 
     /// How messages name a source.
     pub fn shown(&self, key: &str) -> String {
+        if let Self::Prompt { .. } = self {
+            return key.to_owned();
+        }
         let key = if key.starts_with(self.script_key()) { self.script_key() } else { key }; // `script.rhai@2`
         match self {
             _ if is_std(key) => key.to_owned(),
             Self::Disk { shown, .. } => shown.join(key).display().to_string(),
             Self::Saved { run, .. } if key == self.script_key() => run.join(key).display().to_string(),
             Self::Saved { run, .. } => run.join("modules").join(key).display().to_string(),
+            Self::Prompt { .. } => key.to_owned(),
         }
+    }
+
+    /// How messages name a line of a source: its file, and the line there.
+    pub fn shown_line(&self, key: &str, line: usize) -> (String, usize) {
+        match self.loaded(key, line) {
+            Some(Loaded { lines, file }) => (file, line + 1 - lines.start),
+            None => (self.shown(key), line),
+        }
+    }
+
+    /// What a line was loaded from, if it stands at a prompt and was.
+    fn loaded(&self, key: &str, line: usize) -> Option<Loaded> {
+        let Self::Prompt { loaded, .. } = self else { return None };
+        loaded.borrow().iter().find(|part| key == PROMPT && part.lines.contains(&line)).cloned()
     }
 
     /// `None` if there is no such source.
@@ -120,9 +165,9 @@ impl SourceStore {
         let (folder, key) = match self {
             Self::Saved { run, .. } if key == self.script_key() => (run.clone(), key),
             Self::Saved { run, .. } => (run.join("modules"), key),
-            Self::Disk { folder, .. } => (folder.clone(), key),
+            Self::Disk { folder, .. } | Self::Prompt { folder, .. } => (folder.clone(), key),
         };
-        if let (true, Self::Disk { .. }) = (is_std(key), self) {
+        if let (true, Self::Disk { .. } | Self::Prompt { .. }) = (is_std(key), self) {
             return Ok(stdlib::text(module_name(key)).map(str::to_owned));
         }
         let mut path = folder;
@@ -145,12 +190,10 @@ impl SourceStore {
         if is_std(key) {
             return stdlib::MODULES.iter().map(|(name, _)| format!("std/{name}")).collect();
         }
-        let Some((folder, prefix)) = (match (self, key.rsplit_once('/')) {
-            (Self::Disk { folder, .. }, Some((parent, _))) => Some((folder.join(parent), format!("{parent}/"))),
-            (Self::Disk { folder, .. }, None) => Some((folder.clone(), String::new())),
-            (Self::Saved { .. }, _) => None,
-        }) else {
-            return Vec::new();
+        let (Self::Disk { folder, .. } | Self::Prompt { folder, .. }) = self else { return Vec::new() };
+        let (folder, prefix) = match key.rsplit_once('/') {
+            Some((parent, _)) => (folder.join(parent), format!("{parent}/")),
+            None => (folder.clone(), String::new()),
         };
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         entries
@@ -307,6 +350,34 @@ impl Library {
         self.compile(engine, key)?.ok_or_else(|| missing().at(Position::NONE))
     }
 
+    /// The script's text and what it was compiled to, as it stands now: at a prompt it grows.
+    pub fn set_script(&self, text: String, ast: Option<Rc<AST>>) {
+        let key = self.store.script_key();
+        let mut sources = self.sources.borrow_mut();
+        match sources.iter_mut().find(|source| source.key == key) {
+            Some(script) => script.text = text,
+            None => sources.insert(0, Source { key: key.to_owned(), text }),
+        }
+        if let Some(ast) = ast {
+            self.asts.borrow_mut().insert(key.to_owned(), ast);
+        }
+    }
+
+    /// Forgets the modules whose files are not what they were, and what was made of them; the next import reads them again.
+    pub fn forget_changed(&self) {
+        let changed = |source: &Source| {
+            let read_anew = source.key != self.store.script_key() && !is_std(&source.key);
+            read_anew && self.store.read(&source.key).ok().flatten().is_none_or(|text| text != source.text)
+        };
+        let changed: Vec<String> =
+            self.sources.borrow().iter().filter(|source| changed(source)).map(|source| source.key.clone()).collect();
+        if !changed.is_empty() {
+            self.sources.borrow_mut().retain(|source| !changed.contains(&source.key));
+            self.asts.borrow_mut().retain(|key, _| !changed.contains(key));
+            self.modules.borrow_mut().clear();
+        }
+    }
+
     /// The compiled module that `import "path"` means in `importer`, with its key.
     ///
     /// # Errors
@@ -340,7 +411,10 @@ impl Library {
         let Some(text) = self.store.read(key).map_err(|err| err.at(Position::NONE))? else { return Ok(None) };
         let plain = comments::neutralize(&text);
         let unclosed = comments::unclosed(&text);
-        self.sources.borrow_mut().push(Source { key: key.to_owned(), text });
+        let mut sources = self.sources.borrow_mut();
+        sources.retain(|source| source.key != key); // One that did not compile, at a prompt.
+        sources.push(Source { key: key.to_owned(), text });
+        drop(sources);
         if let Some(place) = unclosed {
             return Err(unclosed_comment(place).into());
         }

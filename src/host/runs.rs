@@ -31,6 +31,8 @@ pub type SharedRun = Rc<RefCell<Run>>;
 pub struct Runs {
     experiment: RefCell<Option<Experiment>>,
     made: RefCell<Vec<Made>>,
+    /// At a prompt: what earlier inputs have made and a variable still holds.
+    earlier: RefCell<Vec<Made>>,
 }
 
 /// What this script has made a directory for.
@@ -111,8 +113,8 @@ impl Runs {
 
     /// The directory of the run that was started last.
     pub fn current_directory(&self) -> Option<PathBuf> {
-        let made = self.made.borrow();
-        match made.last()? {
+        let (made, earlier) = (self.made.borrow(), self.earlier.borrow());
+        match made.last().or(earlier.last())? {
             Made::Run { run, .. } => Some(run.upgrade()?.try_borrow().ok()?.dir().to_path_buf()),
             Made::Output(output) => Some(output.try_borrow().ok()?.dir().to_path_buf()),
         }
@@ -173,31 +175,66 @@ impl Runs {
 
     /// Says in every run's `run.json` how it ended, a step left by `break` included.
     pub fn finish(&self, outcome: &Outcome) -> Result<(), Failure> {
-        let status = match outcome {
-            Outcome::Done => Status::Done,
-            Outcome::Interrupted | Outcome::Restart => Status::Interrupted,
-            Outcome::Failed(err) if err.kind == Kind::Diverged => Status::Diverged,
-            Outcome::Failed(_) => Status::Failed,
-        };
-        let made = self.made.borrow();
-        for output in made.iter().filter_map(|made| if let Made::Output(output) = made { Some(output) } else { None }) {
+        let status = status_of(outcome);
+        let (made, earlier) = (self.made.borrow(), self.earlier.borrow());
+        let all = || earlier.iter().chain(made.iter());
+        for output in all().filter_map(|made| if let Made::Output(output) = made { Some(output) } else { None }) {
             output.borrow().finish(status)?;
         }
-        let open = made.iter().filter_map(|made| if let Made::Run { open, .. } = made { open.as_ref() } else { None });
-        for (run, datasets) in open {
-            let Ok(mut run) = run.try_borrow_mut() else { continue };
-            if status == Status::Done {
-                run.settle()?;
-            }
-            // Runs before the one that failed had ended already.
-            if run.status() == Status::Running {
-                run.set_skipped(skipped(datasets))?;
-                run.finish(status)?;
-                say_cost(&run.summary());
-            }
-        }
-        Ok(())
+        let mut open = all().filter_map(|made| if let Made::Run { open, .. } = made { open.as_ref() } else { None });
+        open.try_for_each(|(run, datasets)| finish_run(run, datasets, status))
     }
+
+    /// An input at a prompt has ended: with it every run that no variable holds. What the next one starts is another
+    /// experiment.
+    pub fn end_input(&self, outcome: &Outcome) -> Result<(), Failure> {
+        let status = status_of(outcome);
+        *self.experiment.borrow_mut() = None;
+        let mut earlier = self.earlier.borrow_mut();
+        earlier.append(&mut self.made.borrow_mut());
+        let mut result = Ok(());
+        earlier.retain(|made| {
+            let ended = match made {
+                Made::Run { open: Some((run, datasets)), .. } if Rc::strong_count(run) == 1 => {
+                    finish_run(run, datasets, status)
+                }
+                Made::Run { open: Some((run, _)), .. } => {
+                    return run.try_borrow().map_or(true, |run| run.status() == Status::Running);
+                }
+                Made::Output(output) if Rc::strong_count(output) == 1 => {
+                    output.borrow().finish(status).map_err(Failure::from)
+                }
+                Made::Output(_) => return true,
+                Made::Run { open: None, .. } => return false,
+            };
+            result = std::mem::replace(&mut result, Ok(())).and(ended);
+            false
+        });
+        result
+    }
+}
+
+fn status_of(outcome: &Outcome) -> Status {
+    match outcome {
+        Outcome::Done => Status::Done,
+        Outcome::Interrupted | Outcome::Restart => Status::Interrupted,
+        Outcome::Failed(err) if err.kind == Kind::Diverged => Status::Diverged,
+        Outcome::Failed(_) => Status::Failed,
+    }
+}
+
+/// Writes a run's record, unless it has ended already, as those before the one that failed had.
+fn finish_run(run: &SharedRun, datasets: &Datasets, status: Status) -> Result<(), Failure> {
+    let Ok(mut run) = run.try_borrow_mut() else { return Ok(()) };
+    if status == Status::Done {
+        run.settle()?;
+    }
+    if run.status() == Status::Running {
+        run.set_skipped(skipped(datasets))?;
+        run.finish(status)?;
+        say_cost(&run.summary());
+    }
+    Ok(())
 }
 
 /// The files of these datasets that could not be read, with the reason, by name.

@@ -123,6 +123,23 @@ impl Session {
             Some(run) => SourceStore::saved(run)?,
             None => SourceStore::disk(&options.script)?,
         };
+        Self::on(store, options, warm, watching)
+    }
+
+    /// The session of a prompt in the current folder; `options.script` is what its runs are called after.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn at_prompt(options: Options) -> Result<Rc<Self>, Failure> {
+        Self::on(SourceStore::prompt()?, options, Rc::default(), None)
+    }
+
+    fn on(
+        store: SourceStore,
+        options: Options,
+        warm: Rc<Warm>,
+        watching: Option<Rc<Watching>>,
+    ) -> Result<Rc<Self>, Failure> {
         let given = Given::new(&options.set, options.resume.as_deref())?;
         let sandbox = Sandbox::new(&options, &store, &given)?;
         Ok(Rc::new(Self {
@@ -199,6 +216,11 @@ impl Session {
     /// drops such an error where the loop's body is empty.
     pub fn request_stop(&self, stop: Stop) {
         *self.pending.borrow_mut() = Some(stop);
+    }
+
+    /// Takes back what [`Self::request_stop`] asked for: the next script is not to meet it.
+    pub(super) fn clear_stop(&self) {
+        *self.pending.borrow_mut() = None;
     }
 
     pub(super) fn pending_stop(&self) -> Option<Stop> {

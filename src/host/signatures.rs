@@ -4,7 +4,7 @@
 
 use rhai::Engine;
 
-use super::errors::Failure;
+use super::errors::{Failure, short};
 use super::reference::{Function, Param, Reference, Role};
 use super::slips;
 use super::suggest::nearest;
@@ -114,7 +114,7 @@ fn unknown(call: &Call, known: &[&Callable]) -> Fault {
     let message = match receiver {
         Some(kind) => format!("{kind} has no method `{}`", call.name),
         None if call.method => format!("unknown method: {}", call.name),
-        None => format!("unknown function: {}", call.name),
+        None => format!("unknown function: {}", short(call.name)),
     };
     let failure = Failure { hint: meant(call, known), ..Failure::script(message) };
     Fault { code: if call.method { "unknown-method" } else { "unknown-function" }, failure, argument: None }

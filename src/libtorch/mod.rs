@@ -11,7 +11,7 @@ use thiserror::Error;
 
 pub use cuda::{cuda_bus_id, exit_now, load as load_cuda};
 pub use overflow::guard_stack;
-pub use shim::{AdamWStep, clear_grads, fused_adamw};
+pub use shim::{AdamWStep, clear_grads, fused_adamw, grad_enabled};
 
 /// A failed libtorch operation: the first line of its message, without the C++ stack that follows.
 #[derive(Clone, Debug, Error)]

@@ -47,6 +47,16 @@ fn call(function: impl FnOnce(*mut c_char, usize) -> i32) -> TorchResult<()> {
     Err(TorchError::from(tch::TchError::Torch(message)))
 }
 
+/// Whether operations of this thread are tracked for gradients right now.
+pub fn grad_enabled() -> bool {
+    // SAFETY: sets a flag of this thread and answers with what it was; nothing happens between the two calls.
+    unsafe {
+        let was = torch_sys::at_grad_set_enabled(0);
+        torch_sys::at_grad_set_enabled(was);
+        was != 0
+    }
+}
+
 /// The hyper-parameters of one AdamW step (Loshchilov and Hutter 2019).
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWStep {

@@ -1,4 +1,4 @@
-//! What a training pass leaves out at random: channels (Tompson et al. 2015, arXiv:1411.4280) and whole residual branches
+//! What a training pass leaves out at random: values (Srivastava et al. 2014), channels (Tompson et al. 2015, arXiv:1411.4280) and whole residual branches
 //! (stochastic depth, Huang et al. 2016, arXiv:1603.09382). Drawn on the CPU by the key (seed, dropout, step, micro-batch,
 //! name), so that nothing has to be stored for resuming; evaluation leaves nothing out.
 
@@ -30,6 +30,11 @@ impl Dropout {
     /// Drops whole images' branches, and scales the others up. Shapes: `[N, L, D]` → the same.
     pub fn branches(&self, x: &Tensor, pass: Pass) -> NnResult<Tensor> {
         self.apply(x, &[x.size()[0], 1, 1], pass)
+    }
+
+    /// Drops single values, and scales the others up. Shapes: any → the same.
+    pub fn values(&self, x: &Tensor, pass: Pass) -> NnResult<Tensor> {
+        self.apply(x, &x.size(), pass)
     }
 
     fn apply(&self, x: &Tensor, shape: &[i64], pass: Pass) -> NnResult<Tensor> {

@@ -12,7 +12,7 @@ use super::NnResult;
 use crate::random::{Key, Stream};
 
 /// The place of a micro-batch in a run: what its randomness is keyed by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     pub seed: u64,
     pub step: u64,

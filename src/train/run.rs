@@ -38,11 +38,14 @@ pub struct Setup {
     /// The run directory; it exists.
     pub dir: PathBuf,
     pub model: Rc<Registry>,
-    pub optimizer: Rc<AdamW>,
+    /// `None` where the script updates the weights itself.
+    pub optimizer: Option<Rc<AdamW>>,
     /// Facts for `run.json`: name, arguments, recipe, seed, versions, device.
     pub record: Map<String, Value>,
-    pub images_per_step: u64,
-    pub steps_per_epoch: u64,
+    /// `None` where nobody said.
+    pub images_per_step: Option<u64>,
+    /// `None` where there are no epochs.
+    pub steps_per_epoch: Option<u64>,
     /// Steps between two lines of `metrics.jsonl`.
     pub log_every: u64,
     /// Steps between two validations; 0 validates at the end only.
@@ -104,7 +107,9 @@ impl Run {
                 let place = setup.dir.join("checkpoints/last/model.safetensors");
                 setup.model.restore_decor_state(&state.decorrelation)?;
                 setup.model.resume_state(&model).map_err(|err| TrainError::broken(&place, err))?;
-                setup.optimizer.load_state(&optimizer)?;
+                if let Some(own) = &setup.optimizer {
+                    own.load_state(&optimizer)?;
+                }
                 setup.model.set_lr_fraction(state.lr_fraction);
                 state
             }
@@ -169,9 +174,9 @@ impl Run {
         self.total = total;
     }
 
-    /// Whole epochs done.
+    /// Whole epochs done; 0 where there are none.
     pub fn epoch(&self) -> u64 {
-        self.step / self.setup.steps_per_epoch.max(1)
+        self.setup.steps_per_epoch.map_or(0, |steps| self.step / steps.max(1))
     }
 
     pub fn best(&self) -> Option<&Best> {
@@ -230,6 +235,7 @@ impl Run {
 
     pub fn begin_step(&mut self) {
         self.in_step = true;
+        self.setup.model.begin_step(self.step, self.epoch());
         self.resume_clock();
     }
 
@@ -291,7 +297,7 @@ impl Run {
 
     /// Images trained on so far.
     fn images(&self) -> u64 {
-        (self.step - self.carried) * self.setup.images_per_step
+        (self.step - self.carried) * self.setup.images_per_step.unwrap_or(0)
     }
 
     /// Adds figures to this step's line.
@@ -306,7 +312,10 @@ impl Run {
             return Ok(());
         }
         let layers: Map<String, Value> = metrics.into_iter().map(|(name, metrics)| (name, json!(metrics))).collect();
-        self.layers.append(&json!({ "step": self.step + 1, "epoch": self.epoch_at(self.step + 1), "layers": layers }))
+        let mut line = Map::from_iter([("step".to_owned(), json!(self.step + 1))]);
+        line.extend(self.epoch_at(self.step + 1).map(|epoch| ("epoch".to_owned(), epoch)));
+        line.insert("layers".to_owned(), layers.into());
+        self.layers.append(&line)
     }
 
     /// Saves a picture under `pictures/` and in TensorBoard.
@@ -362,11 +371,11 @@ impl Run {
         }
         let (step_before, wall_before) = self.last_logged;
         let seconds = (self.wall - wall_before).as_secs_f64();
-        let images = (self.step - step_before) * self.setup.images_per_step;
+        let images = (self.step - step_before) * self.setup.images_per_step.unwrap_or(0);
         self.last_logged = (self.step, self.wall);
         let mut line = Map::new();
         line.insert("step".to_owned(), json!(self.step));
-        line.insert("epoch".to_owned(), json!(self.epoch_at(self.step)));
+        line.extend(self.epoch_at(self.step).map(|epoch| ("epoch".to_owned(), epoch)));
         line.insert("wall_s".to_owned(), json!(rounded(self.wall.as_secs_f64(), 1e3)));
         line.extend(fields);
         if seconds > 0.0 && images > 0 {
@@ -386,8 +395,9 @@ impl Run {
         Ok(line)
     }
 
-    fn epoch_at(&self, step: u64) -> f64 {
-        rounded(step as f64 / self.setup.steps_per_epoch.max(1) as f64, 1e4)
+    /// Epochs done after so many steps, for a line; `None` where there are none.
+    fn epoch_at(&self, step: u64) -> Option<Value> {
+        self.setup.steps_per_epoch.map(|steps| json!(rounded(step as f64 / steps.max(1) as f64, 1e4)))
     }
 
     /// Saves a checkpoint under `name`.
@@ -414,7 +424,8 @@ impl Run {
         let trained_on = model.trained_on();
         let metadata = model.architecture().map(|said| weights::metadata(&said, trained_on.as_ref()));
         let slot = Slot::new(&self.setup.dir.join("checkpoints"), name).describing(metadata);
-        slot.save(&model.state(), &self.setup.optimizer.state(), &state).map_err(|err| match err {
+        let optimizer = self.setup.optimizer.as_ref().map_or(Vec::new(), |optimizer| optimizer.state());
+        slot.save(&model.state(), &optimizer, &state).map_err(|err| match err {
             TrainError::Diverged(what) => TrainError::Diverged(format!("{what} at step {}", self.step)),
             err => err,
         })?;

@@ -49,13 +49,13 @@ impl Carried {
     /// taken over where both have one, and folded in where only the checkpoint does. Moments that do not fit start anew.
     ///
     /// Errors: [`super::TrainError::Nn`] for weights that do not fit; then nothing has changed. `None` without a checkpoint.
-    pub fn take(from: &Path, model: &Registry, optimizer: &AdamW) -> TrainResult<Option<Self>> {
+    pub fn take(from: &Path, model: &Registry, optimizer: Option<&AdamW>) -> TrainResult<Option<Self>> {
         let Some((weights, moments, state)) = Slot::new(&from.join("checkpoints"), "last").load::<State>()? else {
             return Ok(None);
         };
         model.load_state(&weights)?;
         model.restore_decor_state(&state.decorrelation)?;
-        let _ = optimizer.load_state(&moments);
+        let _ = optimizer.map(|optimizer| optimizer.load_state(&moments));
         model.set_lr_fraction(state.lr_fraction);
         let State { step, lr_fraction, decorrelation, draws, .. } = state;
         Ok(Some(Self(State { step, carried: step, lr_fraction, decorrelation, draws, ..State::default() })))

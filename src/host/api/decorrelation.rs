@@ -6,6 +6,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, FLOAT, INT, ImmutableString, Map, NativeCallContext};
 use tch::Kind;
 
+use super::custom::refuse_part;
 use super::models::{ModelHandle, Network};
 use super::schedule::ScheduleHandle;
 use super::tensor::size;
@@ -222,6 +223,7 @@ mod methods {
         patterns: Patterns,
         options: Map,
     ) -> ScriptResult<Array> {
+        refuse_part(&ctx, "decorrelate", model)?;
         let mut options = OptionMap::new(&ctx, "decorrelate", options);
         let wanted = decor_options(&mut options)?;
         let chosen = super::patterns(&ctx, patterns)?;
@@ -431,7 +433,7 @@ mod methods {
             Network::Mae(mae) => mae.measure(),
             Network::Upernet(upernet, _) => upernet.measure(),
             Network::Classifier(classifier, _) => classifier.measure(),
-            Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) => {
+            Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) | Network::Simple(_) | Network::Custom(_) => {
                 let message =
                     "decorrelation_plan: the rows of this model are known after a forward pass; call it without images";
                 Err(NnError::Config(message.to_owned()))

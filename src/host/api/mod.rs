@@ -7,23 +7,27 @@
 
 use rhai::Engine;
 
+mod by_hand;
 mod classification;
-mod data;
+mod custom;
+pub(in crate::host) mod data;
 mod decorrelation;
 mod energy;
+mod functional;
 mod globals;
-mod models;
+pub(in crate::host) mod models;
 mod nn;
 mod optim;
 mod run;
 mod schedule;
 mod segmentation;
-mod tensor;
+pub(in crate::host) mod tensor;
 mod weights;
 
 /// Gives `engine` everything scripts can call.
 pub fn register(engine: &mut Engine) {
     globals::register(engine);
+    by_hand::register(engine);
     data::register(engine);
     energy::register(engine);
     models::register(engine);

@@ -1,12 +1,14 @@
 //! `models`: vision transformers and masked autoencoders, and what every model can do.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, FLOAT, INT, ImmutableString, Map, NativeCallContext};
 use tch::{Kind, Tensor};
 
+use super::custom::frame::{Frame, Open, Training};
+use super::custom::{self, Custom, Simple};
 use super::data::BatchHandle;
 use super::tensor::{TensorHandle, size};
 use super::{classification, segmentation};
@@ -17,8 +19,8 @@ use crate::host::session::Session;
 use crate::host::suggest::did_you_mean;
 use crate::nn::upernet::cross_entropy;
 use crate::nn::{
-    Architecture, Classifier, Conv2d, Conv2dConfig, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, RowSampler,
-    Upernet, Vit, VitConfig,
+    Architecture, Classifier, Conv2d, Conv2dConfig, Linear, Mae, MaeConfig, NnError, Pass, Place, Registry, Upernet,
+    Vit, VitConfig,
 };
 use crate::train::TrainError;
 use crate::train::pictures::Picture;
@@ -54,6 +56,9 @@ pub enum Network {
     Classifier(Box<Classifier>, f64),
     Linear(Rc<Linear>),
     Conv2d(Rc<Conv2d>),
+    /// A part of a custom model.
+    Simple(Simple),
+    Custom(Box<Custom>),
 }
 
 pub struct Model {
@@ -61,8 +66,10 @@ pub struct Model {
     registry: Rc<Registry>,
     /// The loss of the last step, added up over its micro-batches; left on the device.
     last_loss: RefCell<Option<Tensor>>,
-    /// Where the last forward pass with gradients stood.
-    last_place: Cell<Option<Place>>,
+    /// Which pass is under way: a model and its parts share it.
+    frame: Rc<Frame>,
+    /// The name of what is a part of another model.
+    part: Option<String>,
 }
 
 /// A model as scripts hold it: copies are the same model.
@@ -71,7 +78,50 @@ pub struct ModelHandle(pub Rc<Model>);
 
 impl ModelHandle {
     pub fn new(network: Network, registry: Rc<Registry>) -> Self {
-        Self(Rc::new(Model { network, registry, last_loss: RefCell::default(), last_place: Cell::default() }))
+        Self(Rc::new(Model { network, registry, last_loss: RefCell::default(), frame: Rc::default(), part: None }))
+    }
+
+    /// A part of this model, by its whole name.
+    pub fn part(&self, name: &str, network: Network) -> Self {
+        let Model { registry, frame, .. } = &*self.0;
+        let (registry, frame, part) = (Rc::clone(registry), Rc::clone(frame), Some(name.to_owned()));
+        Self(Rc::new(Model { network, registry, last_loss: RefCell::default(), frame, part }))
+    }
+
+    /// The name of a part; `None` for a whole model.
+    pub fn part_name(&self) -> Option<&str> {
+        self.0.part.as_deref()
+    }
+
+    /// What the names of its tensors begin with.
+    pub fn prefix(&self) -> String {
+        self.0.part.as_ref().map_or(String::new(), |part| format!("{part}."))
+    }
+
+    /// The training pass that a call belongs to; `None` is evaluation.
+    fn current(&self) -> Option<Rc<Training>> {
+        self.0.frame.current(self.registry())
+    }
+
+    /// Makes one pass of everything until what is returned is dropped.
+    pub fn open_pass(&self) -> Open {
+        self.0.frame.open(self.current())
+    }
+
+    /// The same for a batch's pass.
+    pub fn open_pass_at(&self, place: Place) -> Open {
+        self.0.frame.open(Some(Training::new(place, self.registry().device())))
+    }
+
+    /// Adds a micro-batch's loss to that of its step.
+    fn note_loss(&self, loss: &Tensor, micro: u64) -> Result<(), tch::TchError> {
+        let mut last = self.0.last_loss.borrow_mut();
+        let sum = match last.take() {
+            Some(before) if micro > 0 => before.f_add(&loss.f_detach()?)?,
+            _ => loss.f_detach()?,
+        };
+        *last = Some(sum);
+        Ok(())
     }
 
     pub fn registry(&self) -> &Rc<Registry> {
@@ -82,14 +132,6 @@ impl ModelHandle {
         &self.0.network
     }
 
-    /// The place of the next pass of a layer that is trained on its own: every pass counts as a step.
-    fn next_place(&self, seed: u64) -> Place {
-        let step = self.0.last_place.get().map_or(0, |place| place.step + 1);
-        let place = Place { seed, step, epoch: 0, micro: 0, micro_batches: 1 };
-        self.0.last_place.set(Some(place));
-        place
-    }
-
     /// The shape of the vision transformer in it.
     pub fn encoder_config(&self) -> Option<&VitConfig> {
         match &self.0.network {
@@ -97,7 +139,7 @@ impl ModelHandle {
             Network::Vit(vit) => Some(vit.config()),
             Network::Upernet(upernet, _) => Some(&upernet.config().encoder),
             Network::Classifier(classifier, _) => Some(&classifier.config().encoder),
-            Network::Linear(_) | Network::Conv2d(_) => None,
+            Network::Linear(_) | Network::Conv2d(_) | Network::Simple(_) | Network::Custom(_) => None,
         }
     }
 
@@ -112,6 +154,7 @@ impl ModelHandle {
 pub fn register(engine: &mut Engine) {
     engine.register_global_module(exported_module!(types).into());
     let mut functions = exported_module!(functions);
+    custom::register(engine, &mut functions);
     segmentation::register(engine, &mut functions);
     classification::register(engine, &mut functions);
     combine_with_exported_module!(&mut functions, "weights", super::weights::functions);
@@ -147,6 +190,16 @@ pub fn check_classes(ctx: &NativeCallContext, what: &str, batch: &BatchHandle, c
         }
         None => Ok(()),
     }
+}
+
+fn no_batch(ctx: &NativeCallContext, what: &str, got: &Dynamic) -> Box<rhai::EvalAltResult> {
+    let got = ctx.engine().map_type_name(got.type_name());
+    script_error(ctx, format!("{what}: expected a batch of a loader, got {got}"))
+}
+
+/// The share of one of several micro-batches.
+fn divided(loss: Tensor, micro_batches: u64) -> Result<Tensor, tch::TchError> {
+    if micro_batches > 1 { loss.f_div_scalar(micro_batches as f64) } else { Ok(loss) }
 }
 
 fn no_loss(ctx: &NativeCallContext, what: &str) -> Box<rhai::EvalAltResult> {
@@ -365,7 +418,8 @@ mod methods {
     /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn loss(ctx: NativeCallContext, model: &mut ModelHandle, batch: BatchHandle) -> ScriptResult<TensorHandle> {
-        let (images, place) = (batch.images.tensor(), &batch.place);
+        let (images, place) = (batch.images.shallow_clone(), batch.place);
+        let (images, place) = (&images, &place);
         let loss = match model.network() {
             Network::Mae(mae) => mae.loss(images, place),
             Network::Upernet(upernet, weights) => {
@@ -378,18 +432,28 @@ mod methods {
                 check_classes(&ctx, "loss", &batch, classifier.config().classes)?;
                 classifier.loss(images, labels.tensor(), *smoothing, place)
             }
-            Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) => return Err(no_loss(&ctx, "loss")),
+            Network::Custom(own) => {
+                let place = batch.place;
+                let loss = custom::loss(&ctx, model, own, Dynamic::from(batch), place)?;
+                divided(loss, place.micro_batches).map_err(NnError::from)
+            }
+            Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) | Network::Simple(_) => {
+                return Err(no_loss(&ctx, "loss"));
+            }
         };
         let loss = loss.map_err(|err| script_error(&ctx, err))?;
-        let mut last = model.0.last_loss.borrow_mut();
-        let sum = match last.take() {
-            Some(before) if batch.place.micro > 0 => {
-                before.f_add(&loss.detach()).map_err(|err| script_error(&ctx, err))?
-            }
-            _ => loss.detach(),
-        };
-        *last = Some(sum);
-        model.0.last_place.set(Some(batch.place));
+        model.note_loss(&loss, place.micro).map_err(|err| script_error(&ctx, err))?;
+        Ok(loss.into())
+    }
+
+    /// The same for a custom model and whatever its loss takes for a batch. Outside of a run every call is a step, inside of one
+    /// all calls of a step are its micro-batches; they are not divided.
+    #[rhai_fn(name = "loss", return_raw, pure)]
+    pub fn loss_of_any(ctx: NativeCallContext, model: &mut ModelHandle, batch: Dynamic) -> ScriptResult<TensorHandle> {
+        let Network::Custom(own) = model.network() else { return Err(no_batch(&ctx, "loss", &batch)) };
+        let place = model.registry().next_place();
+        let loss = custom::loss(&ctx, model, own, batch, place)?;
+        model.note_loss(&loss, place.micro).map_err(|err| script_error(&ctx, err))?;
         Ok(loss.into())
     }
 
@@ -413,7 +477,7 @@ mod methods {
     /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn evaluate(ctx: NativeCallContext, model: &mut ModelHandle, batch: BatchHandle) -> ScriptResult<FLOAT> {
-        let images = batch.images.tensor();
+        let images = &batch.images.shallow_clone();
         let loss = match model.network() {
             Network::Mae(mae) => mae.evaluate(images, &batch.place),
             Network::Upernet(upernet, weights) => {
@@ -426,9 +490,25 @@ mod methods {
                 check_classes(&ctx, "evaluate", &batch, classifier.config().classes)?;
                 tch::no_grad(|| cross_entropy(&classifier.logits(images, Pass::EVALUATE)?, labels.tensor(), None, 0.0))
             }
-            Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) => return Err(no_loss(&ctx, "evaluate")),
+            Network::Custom(own) => {
+                let _guard = tch::no_grad_guard();
+                let place = batch.place;
+                Ok(custom::loss(&ctx, model, own, Dynamic::from(batch), place)?)
+            }
+            Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) | Network::Simple(_) => {
+                return Err(no_loss(&ctx, "evaluate"));
+            }
         };
         let loss = loss.map_err(|err| script_error(&ctx, err))?;
+        loss.f_double_value(&[]).map_err(|err| script_error(&ctx, err))
+    }
+
+    /// The same for a custom model and whatever its loss takes for a batch.
+    #[rhai_fn(name = "evaluate", return_raw, pure)]
+    pub fn evaluate_any(ctx: NativeCallContext, model: &mut ModelHandle, batch: Dynamic) -> ScriptResult<FLOAT> {
+        let Network::Custom(own) = model.network() else { return Err(no_batch(&ctx, "evaluate", &batch)) };
+        let _guard = tch::no_grad_guard();
+        let loss = custom::loss(&ctx, model, own, batch, Place::default())?;
         loss.f_double_value(&[]).map_err(|err| script_error(&ctx, err))
     }
 
@@ -466,35 +546,48 @@ mod methods {
     }
 
     /// Outputs for a tensor: features of all tokens, class token first, for images; scores of the classes, of a UperNet
-    /// `[N, K, H, W]`, of a classifier `[N, K]`; `y` for the `x` of a layer on its own. A
-    /// vision transformer or a layer on its own, if decorrelated, keeps sampled rows of its last pass for `update_decorrelation`.
+    /// `[N, K, H, W]`, of a classifier `[N, K]`; `y` for the `x` of a layer on its own; of a custom model whatever its function
+    /// makes of it. A vision transformer, a layer on its own and a custom model train here: what is decorrelated keeps sampled
+    /// rows for `update_decorrelation`, and dropout drops. Not so under `no_grad`, which is evaluation.
     ///
     /// ```rhai
     /// let tokens = model.forward(batch.images);
     /// assert(tokens.shape == [4, 1 + 16, 16]);
     /// ```
     #[rhai_fn(return_raw, pure)]
-    pub fn forward(ctx: NativeCallContext, model: &mut ModelHandle, x: TensorHandle) -> ScriptResult<TensorHandle> {
+    pub fn forward(ctx: NativeCallContext, model: &mut ModelHandle, x: TensorHandle) -> ScriptResult<Dynamic> {
+        if let Network::Custom(own) = model.network() {
+            return custom::forward(&ctx, model, own, Dynamic::from(x));
+        }
         let x = x.tensor();
-        let y = match &model.0.network {
-            Network::Mae(mae) => mae.encoder().forward(x, None, Pass::EVALUATE),
-            Network::Upernet(upernet, _) => upernet.logits(x, Pass::EVALUATE),
-            Network::Classifier(classifier, _) => classifier.logits(x, Pass::EVALUATE),
-            Network::Vit(_) | Network::Linear(_) | Network::Conv2d(_) => {
-                let place = model.next_place(Session::of(&ctx).seed());
-                let sampler = RowSampler::new(&place, x.device());
-                let pass = Pass::train(&place, &sampler);
-                match &model.0.network {
-                    Network::Conv2d(layer) => {
-                        check_conv_size(&ctx, layer.config(), x)?;
-                        layer.forward(x, pass)
-                    }
-                    Network::Linear(layer) => layer.forward(x, pass),
-                    Network::Vit(vit) => vit.forward(x, None, pass),
-                    Network::Mae(_) | Network::Upernet(..) | Network::Classifier(..) => unreachable!("matched above"),
-                }
-            }
+        let training = match model.network() {
+            Network::Mae(_) | Network::Upernet(..) | Network::Classifier(..) => None,
+            _ => model.current(),
         };
-        Ok(y.map_err(|err| script_error(&ctx, err))?.into())
+        let pass = training.as_ref().map_or(Pass::EVALUATE, |training| training.pass());
+        let y = match model.network() {
+            Network::Mae(mae) => mae.encoder().forward(x, None, pass),
+            Network::Upernet(upernet, _) => upernet.logits(x, pass),
+            Network::Classifier(classifier, _) => classifier.logits(x, pass),
+            Network::Conv2d(layer) => {
+                check_conv_size(&ctx, layer.config(), x)?;
+                layer.forward(x, pass)
+            }
+            Network::Linear(layer) => layer.forward(x, pass),
+            Network::Vit(vit) => vit.forward(x, None, pass),
+            Network::Simple(part) => part.forward(x, pass),
+            Network::Custom(_) => unreachable!("returned above"),
+        };
+        Ok(Dynamic::from(TensorHandle::from(y.map_err(|err| script_error(&ctx, err))?)))
+    }
+
+    /// The same for a custom model whose function takes something else, an array of tensors for example.
+    #[rhai_fn(name = "forward", return_raw, pure)]
+    pub fn forward_any(ctx: NativeCallContext, model: &mut ModelHandle, x: Dynamic) -> ScriptResult<Dynamic> {
+        if let Network::Custom(own) = model.network() {
+            return custom::forward(&ctx, model, own, x);
+        }
+        let got = ctx.engine().map_type_name(x.type_name());
+        Err(script_error(&ctx, format!("forward: expected a tensor, got {got}")))
     }
 }

@@ -15,7 +15,9 @@ use crate::host::session::Session;
 use crate::nn::{Conv2d, Conv2dConfig, Linear, Registry, patch, pos_embed};
 
 pub fn register(engine: &mut Engine) {
-    engine.register_static_module("nn", exported_module!(functions).into());
+    let mut functions = exported_module!(functions);
+    combine_with_exported_module!(&mut functions, "functional", super::functional::functions);
+    engine.register_static_module("nn", functions.into());
 }
 
 fn new_linear(ctx: &NativeCallContext, in_features: INT, out_features: INT) -> ScriptResult<ModelHandle> {
@@ -29,12 +31,13 @@ fn new_linear(ctx: &NativeCallContext, in_features: INT, out_features: INT) -> S
     Ok(ModelHandle::new(Network::Linear(layer.map_err(|err| script_error(ctx, err))?), registry))
 }
 
-fn new_conv2d(
+/// The shape of a convolution, out of a map that may hold other options.
+pub fn conv_config(
     ctx: &NativeCallContext,
     (in_channels, out_channels): (INT, INT),
     kernel: Pair,
     options: &mut OptionMap,
-) -> ScriptResult<ModelHandle> {
+) -> ScriptResult<Conv2dConfig> {
     let kernel = ImageSize::from_option(kernel)
         .ok_or_else(|| options.error("kernel: expected a side in pixels, or [height, width]"))?;
     let mut pair = |name, usual| {
@@ -52,8 +55,18 @@ fn new_conv2d(
         bias: options.or("bias", true)?,
     };
     config.check().map_err(|err| script_error(ctx, err))?;
-    let session = Session::of(ctx);
     size::check(ctx, &[out_channels, in_channels / config.groups, kernel.0, kernel.1], Kind::Float)?;
+    Ok(config)
+}
+
+fn new_conv2d(
+    ctx: &NativeCallContext,
+    channels: (INT, INT),
+    kernel: Dynamic,
+    options: &mut OptionMap,
+) -> ScriptResult<ModelHandle> {
+    let config = conv_config(ctx, channels, kernel, options)?;
+    let session = Session::of(ctx);
     let registry = Registry::new(session.seed(), session.options.device, Kind::Float);
     let layer = Conv2d::new(&registry.root().sub("conv"), &config).map_err(|err| script_error(ctx, err))?;
     Ok(ModelHandle::new(Network::Conv2d(layer), registry))

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use rhai::plugin::*;
 use rhai::{Engine, FLOAT, Map, NativeCallContext};
 
+use super::custom::refuse_part;
 use super::models::ModelHandle;
 use crate::host::convert::{self, Number};
 use crate::host::errors::{ScriptResult, script_error};
@@ -66,6 +67,7 @@ mod functions {
             layer_decay: options.or("layer_decay", usual.layer_decay)?,
         };
         options.finish()?;
+        refuse_part(&ctx, "optim::adamw", &model)?;
         let made = AdamW::new(Rc::clone(model.registry()), config);
         Ok(OptimizerHandle(Rc::new(made.map_err(|err| script_error(&ctx, err))?)))
     }

@@ -4,6 +4,9 @@
 //! Initial values are drawn by name from the run's seed: adding a layer, or decorrelating one, changes no other layer's.
 
 mod decorrelation;
+mod initial;
+
+pub use initial::Init;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -58,6 +61,7 @@ pub struct Registry {
     /// What model this is, for its files; `None` for a layer on its own.
     architecture: RefCell<Option<Architecture>>,
     trained_on: RefCell<Option<TrainedOn>>,
+    standing: Cell<initial::Standing>,
 }
 
 impl Registry {
@@ -74,6 +78,7 @@ impl Registry {
             lr_fraction: Cell::new(1.0),
             architecture: RefCell::default(),
             trained_on: RefCell::default(),
+            standing: Cell::default(),
         })
     }
 

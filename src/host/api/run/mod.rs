@@ -7,13 +7,14 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Engine, EvalAltResult, INT, Map, NativeCallContext};
 use serde_json::{Value, json};
 
+use super::custom::refuse_part;
 use super::data::{LoaderHandle, ValLoaderHandle};
 use super::models::ModelHandle;
 use super::optim::OptimizerHandle;
 use super::tensor::TensorHandle;
 use crate::data::Dataset;
 use crate::host::args::to_json;
-use crate::host::errors::{Failure, ScriptResult, in_words, script_error, unplaced};
+use crate::host::errors::{Failure, ScriptResult, check_arg, in_words, script_error, unplaced};
 use crate::host::options::{OptionMap, number};
 use crate::host::progress::Progress;
 use crate::host::runs::{self, SharedRun};
@@ -39,7 +40,8 @@ pub struct RunHandle {
     run: SharedRun,
     session: Weak<Session>,
     model: ModelHandle,
-    optimizer: OptimizerHandle,
+    /// `None` where the script updates the weights itself.
+    optimizer: Option<OptimizerHandle>,
     /// Whose unreadable files are this run's.
     datasets: runs::Datasets,
     name: Rc<str>,
@@ -65,7 +67,9 @@ impl RunHandle {
         }
         let mut fields = serde_json::Map::new();
         let model = self.model.registry();
-        fields.insert("lr".to_owned(), json!(self.optimizer.0.last_lr()));
+        if let Some(optimizer) = &self.optimizer {
+            fields.insert("lr".to_owned(), json!(optimizer.0.last_lr()));
+        }
         if let Some(rate) = model.decor_rate() {
             fields.insert("decor_lr".to_owned(), json!(rate));
         }
@@ -161,50 +165,59 @@ mod types {
 mod functions {
     /// Starts a run: makes its directory, or, under `--resume`, restores model, optimizer and step from its last checkpoint.
     ///
+    /// What is handed over is what checkpoints hold. A loop over tensors of one's own needs no loader, and one that updates the
+    /// weights by itself no optimizer.
+    ///
     /// Options:
     /// - `model` (Model): what is trained
-    /// - `opt` (Optimizer): by which; checkpoints hold both
-    /// - `loader` (Loader): on what
-    /// - `val` (ValLoader): a validation loader, for the list of files
-    /// - `recipe` (map): kept in `run.json`
-    /// - `name` (string, the script's): in `run.json`, and of the directory where a script makes several
-    /// - `log_every` (int, 10): steps between two lines of `metrics.jsonl`
+    /// - `opt` (Optimizer, none): what trains it
+    /// - `loader` (Loader, none): its training images, for epochs, images per second and the list of files
+    /// - `val` (ValLoader, none): its validation images, for the list of files
+    /// - `batch` (int, none): without a loader, the images or examples of a step, for images per second
+    /// - `steps_per_epoch` (int, none): without a loader, how many steps are an epoch
+    /// - `recipe` (map, none): kept in `run.json`
+    /// - `name` (string, the script's): the end of the directory's name
     /// - `validate_every` (int, 0): steps between two validations; 0 is at the end only
-    /// - `save_every` (int, as often as it validates, else 100): steps between two checkpoints
-    /// - `best` (string, `"val_loss"`): the logged figure that decides which checkpoint is the best; less is better where its name
+    /// - `log_every` (int, 10): steps between two lines of `metrics.jsonl`
+    /// - `save_every` (int, as often as it validates, 100 if it does not): steps between two checkpoints
+    /// - `best` (string, "val_loss"): the logged figure that decides which checkpoint is the best; less is better where its name
     ///   ends in `loss`, else more
-    /// - `energy` (map, Meter or bool): how its energy is metered: options of `energy::meter`, a meter of that, or `false` for not at
-    ///   all
+    /// - `energy` (map, Meter or false, metered): how its energy is metered: options of `energy::meter`, a meter of that, or
+    ///   `false` for not at all
     ///
     /// ```rhai
-    /// let images = data::open(#{ name: "wirebond", size: 32, count: 8 });
-    /// let loader = data::loader(images, #{ batch: 4, image_size: 32 });
-    /// let model = models::mae(#{
-    ///     image_size: 32, patch_size: 8, channels: images.channels, embed_dim: 16, depth: 1, num_heads: 2,
-    ///     decoder_embed_dim: 16, decoder_depth: 1, decoder_num_heads: 2,
-    /// });
-    /// let opt = optim::adamw(model, #{ lr: 1e-3 });
-    /// let run = run::start(#{ model: model, opt: opt, loader: loader, name: "short", energy: #{ country: "NL" } });
+    /// let layer = nn::linear(1, 1);
+    /// let opt = optim::adamw(layer, #{ lr: 0.1 });
+    /// let x = tensor::linspace(0, 1, 8).reshape([8, 1]);
+    /// let run = run::start(#{ model: layer, opt: opt, energy: false });
     /// for step in run.steps(2) {
-    ///     for batch in loader.micro(step) { model.loss(batch).backward(); }
+    ///     let loss = nn::mse_loss(layer.forward(x), 2 * x);
+    ///     loss.backward();
     ///     opt.step();
-    ///     run.log(#{ train_loss: model.last_loss() });
+    ///     run.log(#{ train_loss: loss });
     /// }
-    /// assert(run.step == 2);
+    /// assert(run.history("train_loss").len() == 2);
     /// ```
     #[rhai_fn(return_raw)]
     pub fn start(ctx: NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
         let session = Session::of(&ctx);
         let mut options = OptionMap::new(&ctx, "run::start", options);
         let model = typed::<ModelHandle>(&mut options, "model", "a model")?;
-        let optimizer = typed::<OptimizerHandle>(&mut options, "opt", "an optimizer")?;
-        let loader = typed::<LoaderHandle>(&mut options, "loader", "a loader")?;
-        let val = match options.get::<Dynamic>("val")? {
-            Some(val) => Some(
-                val.try_cast::<ValLoaderHandle>().ok_or_else(|| options.error("val: expected a validation loader"))?,
-            ),
-            None => None,
+        refuse_part(&ctx, "run::start", &model)?;
+        let optimizer = typed_if_given::<OptimizerHandle>(&mut options, "opt", "an optimizer")?;
+        let loader = typed_if_given::<LoaderHandle>(&mut options, "loader", "a loader")?;
+        let val = typed_if_given::<ValLoaderHandle>(&mut options, "val", "a validation loader")?;
+        let own = (options.count("batch")?, options.count("steps_per_epoch")?);
+        let (images_per_step, steps_per_epoch) = match (&loader, own) {
+            (None, own) => own,
+            (Some(loader), (None, None)) => {
+                (Some(loader.loader.config().batch as u64), Some(loader.loader.steps_per_epoch()))
+            }
+            (Some(_), _) => return Err(options.error("run::start: batch and steps_per_epoch are the loader's to say")),
         };
+        for (name, value) in [("batch", images_per_step), ("steps_per_epoch", steps_per_epoch)] {
+            check_arg(&ctx, value != Some(0), || format!("{name}: expected 1 or more, got 0"))?;
+        }
         let recipe = options.get::<Map>("recipe")?;
         let name = options.or("name", runs::script_name(&session))?;
         let validate_every = options.count("validate_every")?.unwrap_or(0);
@@ -231,28 +244,26 @@ mod functions {
         record.insert("parameters".to_owned(), json!(registry.parameter_count()));
         let decorrelated: Vec<String> = registry.decorrelated().iter().map(|l| l.name().to_owned()).collect();
         record.insert("decorrelated".to_owned(), json!(decorrelated));
-        record.insert("images".to_owned(), json!(loader.loader.dataset().len()));
-        let normalization = loader.loader.normalization();
-        record.insert("normalization".to_owned(), json!(normalization));
-        let table = loader.loader.dataset().classes();
-        let (classes, colors) =
-            table.map_or_else(Default::default, |table| (table.names.clone(), table.colors.clone()));
-        let (mean, std) = (normalization.mean.clone(), normalization.std.clone());
-        registry.set_trained_on(Some(TrainedOn { mean, std, classes, colors }));
-
-        let carried = carried(&session, registry, &optimizer.0, &mut record);
-        let mut datasets = vec![loader.loader.dataset().clone()];
-        datasets.extend(val.as_ref().map(|val| val.loader.dataset().clone()));
+        if let Some(loader) = &loader {
+            record.insert("images".to_owned(), json!(loader.loader.dataset().len()));
+            record.insert("normalization".to_owned(), json!(loader.loader.normalization()));
+            registry.set_trained_on(Some(trained_on(loader)));
+        }
+        let carried = carried(&session, registry, optimizer.as_ref().map(|optimizer| &*optimizer.0), &mut record);
+        let train = loader.as_ref().map(|train| ("train", train.loader.dataset().clone()));
+        let val = val.as_ref().map(|val| ("val", val.loader.dataset().clone()));
+        let parts: Vec<(&str, Dataset)> = train.into_iter().chain(val).collect();
+        let datasets: Vec<Dataset> = parts.iter().map(|(_, dataset)| dataset.clone()).collect();
         let started = || -> Result<Run, TrainError> {
             write_sources(&dir, &session.running_sources())?;
-            write_files(&dir, &datasets)?;
+            write_files(&dir, &parts)?;
             Run::start(Setup {
                 dir: dir.clone(),
                 model: Rc::clone(registry),
-                optimizer: Rc::clone(&optimizer.0),
+                optimizer: optimizer.as_ref().map(|optimizer| Rc::clone(&optimizer.0)),
                 record,
-                images_per_step: loader.loader.config().batch as u64,
-                steps_per_epoch: loader.loader.steps_per_epoch(),
+                images_per_step,
+                steps_per_epoch,
                 log_every,
                 validate_every,
                 save_every,
@@ -305,7 +316,7 @@ mod functions {
 }
 
 /// Under `watch --continue`: weights, moments and step of the run that an edit has stopped at this place of the script.
-fn carried(session: &Session, model: &Registry, optimizer: &AdamW, record: &mut Record) -> Option<Carried> {
+fn carried(session: &Session, model: &Registry, optimizer: Option<&AdamW>, record: &mut Record) -> Option<Carried> {
     let from = session.warm.carried(session.runs.count())?;
     match Carried::take(&from, model, optimizer) {
         Ok(carried) => {
@@ -327,12 +338,28 @@ fn typed<T: Clone + 'static>(options: &mut OptionMap, key: &'static str, what: &
     value.try_cast::<T>().ok_or_else(|| options.error(format!("{key}: expected {what}, got {got}")))
 }
 
-/// `files.txt`: which set each file went into, and its name.
+fn typed_if_given<T: Clone + 'static>(
+    options: &mut OptionMap,
+    key: &'static str,
+    what: &str,
+) -> ScriptResult<Option<T>> {
+    let Some(value) = options.get::<Dynamic>(key)? else { return Ok(None) };
+    value.try_cast::<T>().map(Some).ok_or_else(|| options.error(format!("{key}: expected {what}")))
+}
+
+/// What a file of the model says of the images it was trained on.
+fn trained_on(loader: &LoaderHandle) -> TrainedOn {
+    let (normalization, table) = (loader.loader.normalization(), loader.loader.dataset().classes());
+    let (classes, colors) = table.map_or_else(Default::default, |table| (table.names.clone(), table.colors.clone()));
+    TrainedOn { mean: normalization.mean.clone(), std: normalization.std.clone(), classes, colors }
+}
+
+/// `files.txt`: which set each file went into, and its name; none without files.
 ///
 /// Errors: a resumed run whose files are others than they were.
-fn write_files(dir: &std::path::Path, datasets: &[Dataset]) -> Result<(), TrainError> {
+fn write_files(dir: &std::path::Path, parts: &[(&str, Dataset)]) -> Result<(), TrainError> {
     let mut text = String::new();
-    for (part, dataset) in ["train", "val"].iter().zip(datasets) {
+    for (part, dataset) in parts {
         for file in dataset.files() {
             text.push_str(&format!("{part}\t{file}\n"));
         }
@@ -347,6 +374,7 @@ fn write_files(dir: &std::path::Path, datasets: &[Dataset]) -> Result<(), TrainE
             );
             Err(TrainError::broken(&path, problem))
         }
+        Err(_) if text.is_empty() => Ok(()),
         Err(_) => replace_file(&path, text.as_bytes()),
     }
 }

@@ -5,7 +5,7 @@
 use std::ops::{Range, RangeInclusive};
 
 use rhai::plugin::*;
-use rhai::{Array, Dynamic, Engine, INT, ImmutableString, NativeCallContext};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, ImmutableString, NativeCallContext};
 use tch::{Kind, TchError, Tensor};
 
 use super::shape::PROPERTIES;
@@ -54,6 +54,10 @@ mod indexing {
     /// ```
     #[rhai_fn(index_set, return_raw)]
     pub fn set(ctx: NativeCallContext, x: &mut TensorHandle, index: Index, value: Fill) -> ScriptResult<()> {
+        // After `x.shape.len()` Rhai offers the shape back, in case the method changed it; this says that it need not.
+        if index.read_lock::<ImmutableString>().is_some_and(|name| PROPERTIES.contains(&name.as_str())) {
+            return Err(EvalAltResult::ErrorIndexingType("Tensor".to_owned(), ctx.call_position()).into());
+        }
         let value = match value.clone().try_cast::<TensorHandle>() {
             Some(value) => value.shallow_clone(),
             None => {

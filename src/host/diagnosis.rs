@@ -85,13 +85,13 @@ impl Diagnosis {
         let thrown_by_script =
             matches!(&err, EvalAltResult::ErrorRuntime(value, _) if !value.is::<Failure>()) && is_std(&source);
         let mut failure = explain(err, &source, library, engine);
-        // What a module of the program refuses is the caller's slip, and is shown there.
-        if let Some(own) = places.iter().position(|place| !is_std(&place.key)).filter(|_| thrown_by_script) {
-            places.drain(..own);
-        }
         if let Some((at, _)) = failure.message.char_indices().nth(MAX_MESSAGE) {
             failure.message.truncate(at);
             failure.message.push('…');
+        }
+        // What a module of the program refuses is the caller's slip, and is shown there.
+        if let Some(own) = places.iter().position(|place| !is_std(&place.key)).filter(|_| thrown_by_script) {
+            places.drain(..own);
         }
         let place = (!places.is_empty()).then(|| places.remove(0));
         Self { place, callers: places, ..failure.into() }

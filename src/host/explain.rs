@@ -1,10 +1,11 @@
 //! Rhai's errors in the words of the person who wrote the script, each with what would fix it where that can be told.
 
+use std::any::type_name;
 use std::cell::RefCell;
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 
-use rhai::{Dynamic, Engine, EvalAltResult, Map, ParseErrorType, Position};
+use rhai::{Dynamic, Engine, EvalAltResult, INT, Map, ParseErrorType, Position};
 
 use super::captures;
 use super::errors::{Failure, Stop, in_words};
@@ -35,10 +36,6 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
             with_near(script(format!("the map has no entry `{name}`")), name, &words)
         }
         EvalAltResult::ErrorDataRace(text, _) if text.contains("of function") => captures::explain(text),
-        EvalAltResult::ErrorDataRace(..) => {
-            let failure = script("a function given to a method uses the value that the method is called on".into());
-            failure.with_hint("use the function's own parameter, as in `run.untimed(|r| r.step)`")
-        }
         EvalAltResult::ErrorModuleNotFound(name, _) => {
             let text = library.text(source).unwrap_or_default();
             let hint = module_hint(name, &text, &module_names(engine, imported_names(&text)));
@@ -81,6 +78,10 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
                 ("bool", _) => failure.with_hint("a condition is true or false: compare, as in `x == …`"),
                 _ => failure,
             }
+        }
+        EvalAltResult::ErrorDataRace(..) => {
+            let failure = script("a function given to a method uses the value that the method is called on".into());
+            failure.with_hint("use the function's own parameter, as in `run.untimed(|r| r.step)`")
         }
         EvalAltResult::ErrorDotExpr(text, _) => match property(text) {
             Some((name, owner, set)) => unknown_property(name, owner, set, engine),
@@ -244,9 +245,9 @@ fn role_of(text: &str, position: Position) -> &'static str {
 fn readable_types(text: &str, engine: &Engine) -> String {
     let text = text
         .replace("&str | ImmutableString | String", "string")
-        .replace(std::any::type_name::<Rc<RefCell<Dynamic>>>(), "a value that a closure shares")
-        .replace(std::any::type_name::<Range<rhai::INT>>(), "range")
-        .replace(std::any::type_name::<RangeInclusive<rhai::INT>>(), "range=");
+        .replace(type_name::<Rc<RefCell<Dynamic>>>(), "a value that a closure shares")
+        .replace(type_name::<Range<INT>>(), "range")
+        .replace(type_name::<RangeInclusive<INT>>(), "range=");
     let mut readable = String::with_capacity(text.len());
     let mut rest = text.as_str();
     while !rest.is_empty() {

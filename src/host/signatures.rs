@@ -231,10 +231,17 @@ fn takes_hint(call: &Call, same: &[&Callable]) -> String {
     format!("it takes {}{more}", written.join(" or "))
 }
 
-/// Whether an argument of type `got` may go to a parameter of type `kind`; what is not known fits.
+/// Whether an argument of type `got` may go to a parameter of type `kind`, which may be several: `Tensor or number`; what is
+/// not known fits.
 fn fits(kind: &str, got: &str) -> bool {
     let known = |name: &str| PLAIN.contains(&name) || name.starts_with(char::is_uppercase);
-    kind.is_empty() || got.is_empty() || kind == got || !known(kind) || !known(got)
+    let one = |name: &str| match name {
+        "number" => matches!(got, "int" | "float"),
+        "shape" => matches!(got, "int" | "array"),
+        name if name.starts_with('[') || name == "nested array" => got == "array",
+        name => name == got || !known(name),
+    };
+    kind.is_empty() || got.is_empty() || !known(got) || kind.split(" or ").flat_map(|part| part.split(", ")).any(one)
 }
 
 /// A type as what is expected: `an integer`, `a Tensor`.

@@ -70,7 +70,7 @@ impl Known {
     pub fn returned(&self, name: &str, arguments: usize) -> String {
         // Only our own types are certain: scripts may have functions of the same names.
         let kind = self.returns.get(&(name.to_owned(), arguments));
-        kind.filter(|kind| kind.starts_with(char::is_uppercase)).cloned().unwrap_or_default()
+        kind.filter(|kind| kind.starts_with(char::is_uppercase) && !kind.contains(' ')).cloned().unwrap_or_default()
     }
 
     /// The type of an expression; empty if it is not plain to see.

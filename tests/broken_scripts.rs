@@ -67,8 +67,8 @@ fn said(name: &str) -> String {
         let real = folder.canonicalize().unwrap();
         stderr = stderr.replace(&real.display().to_string(), shown).replace(&folder.display().to_string(), shown);
     }
-    // The name of a run is the time.
-    let lines = stderr.lines().filter(|line| !line.starts_with("runs/") && !line.starts_with("energy: "));
+    // Before it stands what a run says of itself: the time, the machine.
+    let lines = stderr.lines().skip_while(|line| !line.starts_with("error: "));
     let stderr: String = lines.map(|line| format!("{line}\n")).collect();
     format!("{stderr}exit code {}\n", ended.code.expect("it ended by itself"))
 }

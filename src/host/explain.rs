@@ -41,6 +41,8 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
             let hint = module_hint(name, &text, &module_names(engine, imported_names(&text)));
             Failure { hint, ..script(format!("unknown module: {name}")) }
         }
+        EvalAltResult::ErrorFor(_) => script("`for` goes through a range, an array or steps".into())
+            .with_hint("numbers from 0 to n - 1 are `0..n`; a map has keys() and values()"),
         EvalAltResult::ErrorStackOverflow(_) => {
             script(format!("functions call each other too deeply (limit {})", engine.max_call_levels()))
                 .with_hint("a function that calls itself needs a case in which it does not")
@@ -78,10 +80,6 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
                 ("bool", _) => failure.with_hint("a condition is true or false: compare, as in `x == …`"),
                 _ => failure,
             }
-        }
-        EvalAltResult::ErrorDataRace(..) => {
-            let failure = script("a function given to a method uses the value that the method is called on".into());
-            failure.with_hint("use the function's own parameter, as in `run.untimed(|r| r.step)`")
         }
         EvalAltResult::ErrorDotExpr(text, _) => match property(text) {
             Some((name, owner, set)) => unknown_property(name, owner, set, engine),
@@ -185,10 +183,13 @@ fn unknown_function(signature: &str, position: Position, source: &str, library: 
     let args: Vec<String> =
         arguments.split(", ").filter(|kind| !kind.is_empty()).map(|kind| readable_type(kind, engine)).collect();
     if !name.contains(char::is_alphanumeric) {
-        return Failure::script(match args.as_slice() {
+        let failure = Failure::script(match args.as_slice() {
             [a, b] => format!("cannot compute {a} {name} {b}"),
             args => format!("cannot compute {name}{}", args.join(", ")),
         });
+        let nothing = args.iter().any(|kind| kind == "()");
+        let hint = "`()` is nothing: a function returned no value, or a variable was never set";
+        return if nothing { failure.with_hint(hint) } else { failure };
     }
     let text = library.text(source).unwrap_or_default();
     let mut known = natives(&Reference::of(engine));
@@ -242,7 +243,7 @@ fn role_of(text: &str, position: Position) -> &'static str {
 }
 
 /// Types in Rhai's messages as a script's author knows them.
-fn readable_types(text: &str, engine: &Engine) -> String {
+pub(super) fn readable_types(text: &str, engine: &Engine) -> String {
     let text = text
         .replace("&str | ImmutableString | String", "string")
         .replace(type_name::<Rc<RefCell<Dynamic>>>(), "a value that a closure shares")
@@ -255,7 +256,15 @@ fn readable_types(text: &str, engine: &Engine) -> String {
         let end = rest.find(|c| !in_path(c)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(if end == 0 { rest.chars().next().map_or(1, char::len_utf8) } else { end });
         let is_type = matches!(word, "i64" | "f64") || word.starts_with(concat!(env!("CARGO_CRATE_NAME"), "::"));
-        readable.push_str(if is_type { engine.map_type_name(word) } else { word });
+        readable.push_str(match word.rsplit_once("::") {
+            _ if is_type => engine.map_type_name(word),
+            Some((path, own))
+                if ["rhai", "core", "alloc", "std"].contains(&path.split("::").next().unwrap_or(path)) =>
+            {
+                own
+            }
+            _ => word,
+        });
         rest = after;
     }
     readable

@@ -27,8 +27,11 @@ pub mod engine;
 pub mod errors;
 mod explain;
 pub mod export;
+pub mod list;
 mod memory;
+pub mod new;
 pub mod options;
+mod preflight;
 pub mod progress;
 pub mod reference;
 pub mod repl;
@@ -37,9 +40,11 @@ pub mod runs;
 mod sandbox;
 pub mod say;
 pub mod session;
+pub mod shell;
 mod signals;
 mod signatures;
 mod slips;
+pub mod smoke;
 mod stdlib;
 mod suggest;
 mod syntax;
@@ -90,6 +95,10 @@ pub fn run(mut options: Options) -> i32 {
     if let Err(err) = begin(&mut options) {
         return report(&err.into());
     }
+    let _resumed = match runs::lock_resumed(&options) {
+        Ok(lock) => lock,
+        Err(err) => return report(&err.into()),
+    };
     let outcome = on_script_thread(move || match Session::new(options) {
         Ok(session) => execute(&session),
         Err(err) => err.into(),

@@ -13,7 +13,8 @@ use super::suggest::nearest;
 const MAX_SIGNATURES: usize = 4;
 
 /// Types that [`Reference`] and Rhai name alike; of others it is not known what fits them.
-const PLAIN: [&str; 10] = ["int", "float", "bool", "char", "string", "array", "map", "blob", "function", "()"];
+const PLAIN: [&str; 12] =
+    ["range", "range=", "int", "float", "bool", "char", "string", "array", "map", "blob", "function", "()"];
 
 /// A function as calls meet it.
 #[derive(Clone, Debug)]
@@ -231,31 +232,49 @@ fn takes_hint(call: &Call, same: &[&Callable]) -> String {
     format!("it takes {}{more}", written.join(" or "))
 }
 
-/// Whether an argument of type `got` may go to a parameter of type `kind`, which may be several: `Tensor or number`; what is
-/// not known fits.
+/// Whether an argument of type `got` may go to a parameter of type `kind`; what is not known fits.
 fn fits(kind: &str, got: &str) -> bool {
     let known = |name: &str| PLAIN.contains(&name) || name.starts_with(char::is_uppercase);
-    let one = |name: &str| match name {
+    if kind.is_empty() || !known(got) {
+        return true;
+    }
+    choices(kind).into_iter().any(|choice| match choice {
         "number" => matches!(got, "int" | "float"),
         "shape" => matches!(got, "int" | "array"),
-        name if name.starts_with('[') || name == "nested array" => got == "array",
-        name => name == got || !known(name),
-    };
-    kind.is_empty() || got.is_empty() || !known(got) || kind.split(" or ").flat_map(|part| part.split(", ")).any(one)
+        choice if choice.starts_with('[') || choice == "nested array" => got == "array",
+        choice => choice == got || !known(choice),
+    })
+}
+
+/// The types of which an argument may be one: `Tensor` and `number` of `Tensor or number`.
+fn choices(kind: &str) -> Vec<&str> {
+    kind.split(" or ")
+        .flat_map(|part| if part.starts_with('[') { vec![part] } else { part.split(", ").collect() })
+        .collect()
+}
+
+/// Whether a type is one, and not one of several.
+pub fn is_single(kind: &str) -> bool {
+    !kind.is_empty() && choices(kind).len() == 1
 }
 
 /// A type as what is expected: `an integer`, `a Tensor`.
 pub fn wanted(kind: &str) -> String {
-    match kind {
+    alternatives(choices(kind).into_iter().map(|choice| match choice {
         "int" => "an integer".into(),
         "float" => "a float such as 1.0".into(),
+        "number" => "a number".into(),
+        "shape" => "an integer or an array of integers".into(),
         "bool" => "true or false".into(),
         "string" => "text".into(),
         "char" => "a character such as 'a'".into(),
-        "()" => "nothing".into(),
-        kind if kind.starts_with(['a', 'e', 'i', 'o', 'A', 'E', 'I', 'O']) => format!("an {kind}"),
-        kind => format!("a {kind}"),
-    }
+        "()" => "nothing, `()`".into(),
+        "[int]" => "an array of integers".into(),
+        "[string]" => "an array of text".into(),
+        choice if choice.starts_with(['a', 'e', 'i', 'o', 'A', 'E', 'I', 'O']) => format!("an {choice}"),
+        choice if choice.starts_with('[') => choice.to_owned(),
+        choice => format!("a {choice}"),
+    }))
 }
 
 /// A type as what there was.
@@ -302,7 +321,7 @@ mod tests {
             native("nn::linear", &[("in_features", "int"), ("out_features", "int")]),
             native("reshape", &[("x", "Tensor"), ("shape", "array")]),
             native("sum", &[("x", "Tensor")]),
-            native("sum", &[("x", "Tensor"), ("dim", "")]),
+            native("sum", &[("x", "Tensor"), ("dim", "int or [int]")]),
             Callable::scripted("validate".into(), ["x".to_owned()]),
         ]
     }
@@ -350,10 +369,15 @@ mod tests {
             (
                 said("sum", true, &["Tensor", "int", "int"]),
                 "sum: expected 0 or 1 arguments, got 2",
-                "it takes sum() or sum(dim)",
+                "it takes sum() or sum(dim: int or [int])",
             ),
             (said("validate", false, &["", ""]), "validate: expected 1 argument, got 2", "it takes validate(x)"),
             (said("validate", true, &["int", ""]), "fine", ""),
+            (
+                said("sum", true, &["Tensor", "string"]),
+                "dim: expected an integer or an array of integers, got string",
+                "it takes sum(dim: int or [int])",
+            ),
         ];
         for ((message, hint), want, wanted_hint) in cases {
             assert_eq!((message.as_str(), hint.as_str()), (want, wanted_hint));

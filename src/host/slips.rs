@@ -54,7 +54,7 @@ fn find(table: &[(&str, &str)], name: &str) -> Option<String> {
 /// What an unknown variable was probably to be, by its name and by `rest`, its line from there on.
 pub fn variable(name: &str, line: &str, rest: &str) -> Option<String> {
     let behind = rest.strip_prefix(name).unwrap_or_default();
-    if line.trim_start().starts_with("import ") {
+    if line.trim_start().starts_with("import ") && !LIBRARIES.contains(&name) {
         return Some(format!("an import names a file in quotes: import \"lib/{name}\" as {name};"));
     }
     if behind.trim_start().starts_with(':') && line.contains('{') && !line.contains("#{") {

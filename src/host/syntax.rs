@@ -9,7 +9,15 @@ use super::slips;
 /// What an error of parsing says, and where it belongs. `text` is the source.
 pub fn explain(problem: &ParseErrorType, position: Position, text: &str) -> (Failure, Position) {
     let at = At::new(text, position);
+    if problem.to_string().contains("'eval' is disabled") {
+        let hint = "what varies can be a function, a closure or a parameter".to_owned();
+        return (say("`eval` is switched off", hint), position);
+    }
     let failure = match problem {
+        ParseErrorType::MismatchedType(wanted, got) if wanted.contains("iterable") => {
+            let hint = "numbers from 0 to n - 1 are `0..n`".to_owned();
+            say(format!("`for` goes through a range, an array or steps, got {got}"), hint)
+        }
         ParseErrorType::MissingToken(token, purpose) => return missing(token, purpose, &at, position),
         ParseErrorType::BadInput(err) => bad_input(err),
         ParseErrorType::UnexpectedEOF => say("the script ends in the middle of something", at.unclosed()),
@@ -91,21 +99,21 @@ fn bad_input(err: &LexError) -> Failure {
             let hint = "known are \\n, \\t, \\r, \\\\, \\\" and \\u0041; a backslash itself is \\\\".to_owned();
             say(format!("text has no escape `{sequence}`"), hint)
         }
+        LexError::UnexpectedInput(symbol) => say(format!("expected a value, got `{symbol}`"), None),
         LexError::MalformedNumber(text) => say(format!("`{text}` is not a number"), None),
         LexError::ImproperSymbol(symbol, _) if symbol == "=" => say("`=` sets a variable; a comparison is `==`", None),
         LexError::ImproperSymbol(symbol, _) if symbol == "++" || symbol == "--" => {
             say(format!("there is no operator `{symbol}`"), format!("write `i {}= 1`", &symbol[..1]))
         }
-        LexError::Runtime(text) if text.contains("'eval'") => say(
-            "`eval` is switched off",
-            "a script is all that runs; what varies can be a function or a closure".to_owned(),
-        ),
         err => say(lower_first(&err.to_string()), None),
     }
 }
 
 /// What should have been there, said where it should have been.
 fn missing(token: &str, purpose: &str, at: &At, position: Position) -> (Failure, Position) {
+    if at.is_in_open_template() {
+        return (say("this `${` is never closed", "it ends with `}`: `${x}`".to_owned()), at.template());
+    }
     if token == ";" {
         if let Some(hint) = at.of_another_language() {
             return (say("expected `;` at the end of this statement", hint), position);
@@ -128,10 +136,12 @@ fn missing(token: &str, purpose: &str, at: &At, position: Position) -> (Failure,
     let what = match what.as_str() {
         what if what.contains("items of this array") => "in this array",
         what if what.contains("items of this map") => "in this map",
+        what if what.starts_with("to separate the ") => what.strip_prefix("to separate ").unwrap_or(what),
         "to terminate the block" => "at the end of the block",
         "to start a statement block" => "to begin a block",
         what => what,
     };
+    let what = if what.starts_with("the ") { format!("in {what}") } else { what.to_owned() };
     let expected = match closing {
         Some(closing) => format!("`,` or `{closing}`"),
         None => format!("`{token}`"),
@@ -178,6 +188,26 @@ impl<'a> At<'a> {
         let word: String =
             if in_word(first) { rest.chars().take_while(|c| in_word(*c)).collect() } else { first.into() };
         format!("`{word}`")
+    }
+
+    /// The line up to the position.
+    fn before(&self) -> String {
+        self.source_line().chars().take(self.column).collect()
+    }
+
+    /// Whether it stands in a `${` of a text, on its line, that should have ended before.
+    fn is_in_open_template(&self) -> bool {
+        let before = self.before();
+        let open = before.rfind("${").map(|at| &before[at..]);
+        open.is_some_and(|rest| !rest.contains('}') && before.matches('`').count() % 2 == 1)
+    }
+
+    /// Where that begins.
+    fn template(&self) -> Position {
+        let before = self.before();
+        let column = before.rfind("${").map_or(self.column, |at| before[..at].chars().count()) + 1;
+        let number = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+        Position::new(number(self.line + 1), number(column))
     }
 
     /// A closing bracket that closes nothing.

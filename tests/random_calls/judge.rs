@@ -194,20 +194,22 @@ pub fn round(folder: &Path, seed: u64, count: usize, log: &mut Log, panics: &Sha
         log.begin(&format!("{text}, shown"));
         world.session.reset_operations();
         world.scope.set_or_push("result", value.clone());
-        match attempt(&mut world, "{ print(result); debug(result); `${result}` }") {
+        world.listen();
+        match attempt(&mut world, "{ debug(result); print(result); `${result}`.len() }") {
             Outcome::Panic => {
                 let place = panics.lock().unwrap().place.take().unwrap_or_default();
                 log.finding(&format!("panic when shown: {place} in {text}"));
                 return tally;
             }
             Outcome::Value(shown) => {
-                let shown = shown.into_string().unwrap_or_default();
+                let length = shown.as_int().unwrap_or_default();
+                let shown = world.printed.borrow().clone();
                 if let Some(ugly) =
                     ["dbp_host::", "rhai::", "alloc::", "Handle"].iter().find(|part| shown.contains(*part))
                 {
                     log.finding(&format!("shown with {ugly}: {shown} in {text}"));
                 }
-                if shown.len() < 100_000 {
+                if length < 100_000 {
                     let name = format!("r{}", dice.below(KEPT));
                     world.keep(&name, value);
                 }

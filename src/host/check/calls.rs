@@ -10,7 +10,7 @@ use super::project::{File, Target};
 use crate::host::errors::Failure;
 use crate::host::explain::{module_hint, private, variable_called};
 use crate::host::reference::Reference;
-use crate::host::signatures::{Call, Callable, Fault, judge, natives};
+use crate::host::signatures::{Call, Callable, Fault, is_single, judge, natives};
 use crate::host::suggest::did_you_mean;
 
 /// What Rhai calls without a function of that name.
@@ -70,7 +70,7 @@ impl Known {
     pub fn returned(&self, name: &str, arguments: usize) -> String {
         // Only our own types are certain: scripts may have functions of the same names.
         let kind = self.returns.get(&(name.to_owned(), arguments));
-        kind.filter(|kind| kind.starts_with(char::is_uppercase) && !kind.contains(' ')).cloned().unwrap_or_default()
+        kind.filter(|kind| kind.starts_with(char::is_uppercase) && is_single(kind)).cloned().unwrap_or_default()
     }
 
     /// The type of an expression; empty if it is not plain to see.
@@ -166,8 +166,15 @@ impl<'a> Walker<'a> {
         functions
     }
 
-    fn judge_among(&self, name: &str, call: &FnCallExpr, method: bool, kind: &str, own: &[Callable]) -> Option<Fault> {
-        let mut args: Vec<String> = call.args.iter().map(|argument| self.known.kind_of(argument)).collect();
+    fn judge_among(
+        &mut self,
+        name: &str,
+        call: &FnCallExpr,
+        method: bool,
+        kind: &str,
+        own: &[Callable],
+    ) -> Option<Fault> {
+        let mut args: Vec<String> = call.args.iter().map(|argument| self.kind_of(argument)).collect();
         if method {
             args.insert(0, kind.to_owned());
         }
@@ -189,7 +196,10 @@ impl<'a> Walker<'a> {
         };
         match (self.judge_among(&name, call, false, "", &own), file) {
             (Some(fault), _) => self.report(fault, call, place, 0),
-            (None, Some(file)) => self.check_recipe(call, file),
+            (None, Some(file)) => {
+                self.check_recipe(call, file);
+                self.check_own_keys(call, file, &name);
+            }
             (None, None) => self.check_keys(call, &name),
         }
     }

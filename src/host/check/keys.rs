@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use rhai::{Array, Engine, Expr, FnCallExpr, Ident, Scope};
 
 use super::names::Walker;
-use super::project::File;
+use super::project::{File, Own};
 use crate::host::errors::Failure;
 use crate::host::suggest::did_you_mean;
 
@@ -55,6 +55,15 @@ impl Walker<'_> {
             for (key, _) in maps.into_iter().flatten() {
                 self.check_option(name, &keys, key);
             }
+        }
+    }
+
+    /// The keys of the last argument, where a function that is written in Rhai documents its options.
+    pub fn check_own_keys(&mut self, call: &FnCallExpr, file: &File, name: &str) {
+        let called = |own: &&Own| own.name == call.name.as_str() && own.params.len() == call.args.len();
+        let Some(own) = file.functions.iter().find(called).filter(|own| !own.options.is_empty()) else { return };
+        for (key, _) in call.args.last().map(literal_maps).unwrap_or_default().into_iter().flatten() {
+            self.check_option(name, &own.options, key);
         }
     }
 

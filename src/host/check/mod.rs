@@ -94,7 +94,7 @@ fn parameter_table(parameters: &[Listed]) -> String {
 
 /// Looks at the session's script. Needs the stack that running it would need.
 pub fn inspect(session: &Rc<Session>, engine: &Engine) -> Report {
-    let project = Project::load(&session.library, engine);
+    let project = Project::load(session, engine);
     let known = Known::new(Reference::of(engine));
     let script = session.library.store.script_key();
     let mut findings = project.findings.clone();

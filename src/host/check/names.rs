@@ -28,6 +28,8 @@ struct Name {
     name: String,
     place: Position,
     kind: Kind,
+    /// The type of what it holds; empty if that is not plain to see.
+    holds: String,
     read: bool,
     assigned: bool,
 }
@@ -134,7 +136,7 @@ impl<'a> Walker<'a> {
     }
 
     fn declare(&mut self, name: &str, place: Position, kind: Kind) {
-        let name = Name { name: name.to_owned(), place, kind, read: false, assigned: false };
+        let name = Name { name: name.to_owned(), place, kind, holds: String::new(), read: false, assigned: false };
         if let Some(frame) = self.frames.last_mut() {
             frame.names.push(name);
         }
@@ -190,6 +192,24 @@ impl<'a> Walker<'a> {
     pub fn is_imported_below(&self, name: &str) -> bool {
         let top = self.frames.first().filter(|_| self.function.is_some());
         top.is_some_and(|frame| frame.names.iter().any(|own| own.name == name && matches!(own.kind, Kind::Import(_))))
+    }
+
+    /// The type of an expression; empty if it is not plain to see.
+    pub fn kind_of(&mut self, expr: &Expr) -> String {
+        match expr {
+            Expr::Variable(variable, ..)
+                if variable.2.is_empty() && !self.project.assigned.contains(variable.1.as_str()) =>
+            {
+                self.variable(&variable.1).map(|own| own.holds.clone()).unwrap_or_default()
+            }
+            Expr::Dot(pair, ..) => match &pair.rhs {
+                Expr::MethodCall(call, _) if !self.kind_of(&pair.lhs).is_empty() => {
+                    self.known.returned(&call.name, call.args.len() + 1)
+                }
+                _ => String::new(),
+            },
+            expr => self.known.kind_of(expr),
+        }
     }
 
     pub fn is_variable(&mut self, name: &str) -> bool {
@@ -264,7 +284,11 @@ impl<'a> Walker<'a> {
                 let (name, value, _) = &**var;
                 self.expression(value);
                 let kind = if flags.contains(ASTFlags::CONSTANT) { Kind::Constant } else { Kind::Variable };
+                let holds = self.kind_of(value);
                 self.declare(name.as_str(), name.pos, kind);
+                if let Some(own) = self.frames.last_mut().and_then(|frame| frame.names.last_mut()) {
+                    own.holds = holds;
+                }
             }
             Stmt::Assignment(assignment) => {
                 self.expression(&assignment.1.rhs);
@@ -323,12 +347,12 @@ impl<'a> Walker<'a> {
             Expr::MethodCall(call, place) => self.method(call, *place, ""),
             Expr::Dot(pair, ..) => {
                 self.expression(&pair.lhs);
-                let kind = self.known.kind_of(&pair.lhs);
+                let kind = self.kind_of(&pair.lhs);
                 self.chain(&pair.rhs, &kind);
             }
-            Expr::Index(pair, ..) => {
+            Expr::Index(pair, flags, _) => {
                 self.expression(&pair.lhs);
-                self.expression(&pair.rhs);
+                self.index(&pair.rhs, *flags);
             }
             Expr::And(parts, _) | Expr::Or(parts, _) | Expr::Coalesce(parts, _) => {
                 parts.iter().for_each(|part| self.expression(part));
@@ -350,11 +374,26 @@ impl<'a> Walker<'a> {
                 };
                 self.chain(&pair.rhs, &next);
             }
-            Expr::Index(pair, ..) => {
+            Expr::Index(pair, flags, _) => {
                 self.chain(&pair.lhs, kind);
-                self.expression(&pair.rhs);
+                self.index(&pair.rhs, *flags);
             }
             other => self.expression(other),
+        }
+    }
+
+    /// An index and, where the chain goes on, what follows it: `x[i].f()` is x indexed by "i, then f".
+    fn index(&mut self, expr: &Expr, flags: ASTFlags) {
+        match expr {
+            Expr::Dot(pair, ..) if !flags.contains(ASTFlags::BREAK) => {
+                self.expression(&pair.lhs);
+                self.chain(&pair.rhs, "");
+            }
+            Expr::Index(pair, inner, _) if !flags.contains(ASTFlags::BREAK) => {
+                self.expression(&pair.lhs);
+                self.index(&pair.rhs, *inner);
+            }
+            expr => self.expression(expr),
         }
     }
 

@@ -3,12 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use rhai::{AST, ASTNode, Engine, EvalAltResult, Expr, FnAccess, Position, Stmt};
+use rhai::{AST, ASTNode, Engine, EvalAltResult, Expr, FnAccess, LexError, ParseErrorType, Position, Stmt};
 
 use super::finding::{Finding, Severity};
+use crate::host::comments::neutralize;
 use crate::host::diagnosis::Diagnosis;
+use crate::host::engine::parser;
 use crate::host::errors::Failure;
+use crate::host::reference::Docs;
 use crate::host::resolver::{Library, circle, is_std};
+use crate::host::session::Session;
 
 /// What an import means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub struct Own {
     pub place: Position,
     /// Where its body begins.
     pub body: Position,
+    /// Keys that its last parameter may have, if its comment lists them.
+    pub options: Vec<String>,
     /// The type of values that it is a method of, if it says so.
     pub this_type: Option<String>,
 }
@@ -72,12 +78,15 @@ pub struct Import {
 }
 
 pub struct Project<'a> {
+    session: &'a Rc<Session>,
     pub library: &'a Library,
     pub engine: &'a Engine,
     /// The script first, then its imports in order.
     pub files: Vec<File>,
     pub imports: Vec<Import>,
     pub findings: Vec<Finding>,
+    /// Variables that are set again somewhere: what they hold then is not followed.
+    pub assigned: HashSet<String>,
     /// Names of entries that maps have somewhere: a function in a map is called like a method.
     pub entries: HashSet<String>,
     /// Files whose imports are being followed, outermost first.
@@ -86,13 +95,16 @@ pub struct Project<'a> {
 
 impl<'a> Project<'a> {
     /// Reads and parses the script and what it imports; what fails is a finding.
-    pub fn load(library: &'a Library, engine: &'a Engine) -> Self {
+    pub fn load(session: &'a Rc<Session>, engine: &'a Engine) -> Self {
+        let library = &session.library;
         let mut project = Self {
+            session,
             library,
             engine,
             files: Vec::new(),
             imports: Vec::new(),
             findings: Vec::new(),
+            assigned: HashSet::new(),
             entries: HashSet::new(),
             following: Vec::new(),
         };
@@ -108,9 +120,26 @@ impl<'a> Project<'a> {
     }
 
     fn failed(&mut self, err: EvalAltResult, code: &'static str) {
+        let err = self.as_a_run(err, self.library.store.script_key().to_owned());
         let diagnosis = Diagnosis::of(err, self.library, self.engine);
         let diagnosis = Diagnosis { callers: Vec::new(), ..diagnosis };
         self.findings.push(Finding { severity: Severity::Error, code, diagnosis, end_column: None });
+    }
+
+    /// An error of parsing as a run meets it: there a name that nothing declares may come first.
+    fn as_a_run(&self, err: EvalAltResult, key: String) -> EvalAltResult {
+        match err {
+            EvalAltResult::ErrorInModule(module, inner, place) => {
+                let inner = self.as_a_run(*inner, module.clone());
+                EvalAltResult::ErrorInModule(module, inner.into(), place)
+            }
+            EvalAltResult::ErrorParsing(ParseErrorType::BadInput(LexError::Runtime(_)), _) => err,
+            EvalAltResult::ErrorParsing(..) => {
+                let text = neutralize(&self.library.text(&key).unwrap_or_default());
+                parser(self.session).compile(text).map_or_else(EvalAltResult::from, |_| err)
+            }
+            err => err,
+        }
     }
 
     fn add(&mut self, key: String, ast: &Rc<AST>) {
@@ -128,6 +157,7 @@ impl<'a> Project<'a> {
             modules: HashMap::new(),
         });
         self.entries.extend(entries(ast));
+        self.assigned.extend(assigned(ast));
         self.following.push(key.clone());
         let mut targets = HashMap::new();
         let mut modules = HashMap::new();
@@ -247,11 +277,18 @@ fn functions(ast: &AST, text: &str) -> Vec<Own> {
             private: function.access == FnAccess::Private,
             place: name_place(&function.name, function.body.start_position(), text),
             body: function.body.start_position(),
+            options: options(&function.comments),
             this_type: function.this_type.as_ref().map(ToString::to_string),
         })
         .collect();
     functions.sort_by_key(|function| function.body);
     functions
+}
+
+/// Options that take over those of other functions are not looked at.
+fn options(comments: &[impl AsRef<str>]) -> Vec<String> {
+    let docs = Docs::parse(comments.iter().map(AsRef::as_ref));
+    if docs.options_of.is_empty() { docs.options.into_iter().map(|option| option.key).collect() } else { Vec::new() }
 }
 
 /// Where the name of a function stands whose body begins at `body`; there, if its name is not found.
@@ -309,4 +346,18 @@ fn last_property(expr: &Expr) -> Option<String> {
         Expr::StringConstant(text, _) => Some(text.to_string()),
         _ => None,
     }
+}
+
+/// Variables that are set after they were declared.
+fn assigned(ast: &AST) -> HashSet<String> {
+    let mut names = HashSet::new();
+    ast.walk(&mut |nodes: &[ASTNode]| {
+        if let Some(ASTNode::Stmt(Stmt::Assignment(assignment))) = nodes.last()
+            && let Expr::Variable(variable, ..) = &assignment.1.lhs
+        {
+            names.insert(variable.1.to_string());
+        }
+        true
+    });
+    names
 }

@@ -12,9 +12,11 @@ use crate::host::api::models::{ModelHandle, PictureHandle};
 use crate::host::args::to_json;
 use crate::host::convert::MaybeMap;
 use crate::host::errors::{ScriptResult, script_error};
+use crate::host::preflight;
 use crate::host::progress::Progress;
 use crate::host::say::print_line;
 use crate::host::session::Session;
+use crate::host::smoke;
 
 pub fn register(engine: &mut Engine) {
     engine.register_global_module(exported_module!(methods).into());
@@ -36,10 +38,13 @@ mod methods {
     pub fn steps(ctx: NativeCallContext, run: &mut RunHandle, total: INT) -> ScriptResult<Steps> {
         let total =
             u64::try_from(total).map_err(|_| script_error(&ctx, format!("steps: expected 0 or more, got {total}")))?;
+        let session = Session::of(&ctx);
+        let total = smoke::steps(&session, total);
         let first = {
             let mut inner = run.run.borrow_mut();
             inner.set_total(total);
-            let session = Session::of(&ctx);
+            let optimizer = run.optimizer.as_ref().map(|optimizer| &*optimizer.0);
+            preflight::check(&session, &inner, optimizer, &run.name).map_err(|err| script_error(&ctx, err))?;
             match inner.resumed_at() {
                 // What the steps before drew is not drawn again.
                 Some(_) => session.set_draws(session.draws().max(inner.draws())),

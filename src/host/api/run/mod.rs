@@ -193,6 +193,17 @@ mod functions {
         super::start::start(&ctx, options)
     }
 
+    /// Whether this is `--smoke`: a run of two steps on few images, to see that a script works. Loops of a script's own, other
+    /// than over `run.steps`, can be shortened by it.
+    ///
+    /// ```rhai
+    /// let rounds = if run::is_smoke() { 2 } else { 500 };
+    /// assert(rounds == 500);
+    /// ```
+    pub fn is_smoke(ctx: NativeCallContext) -> bool {
+        Session::of(&ctx).options.smoke
+    }
+
     /// Sets the seed of everything that is made after this call: weights, order, crops, masks. `--seed` wins.
     ///
     /// ```rhai

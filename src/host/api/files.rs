@@ -114,6 +114,12 @@ fn records(text: &str) -> Vec<Vec<String>> {
 mod functions {
     /// The text of a file that the script may read: in its folder, in `datasets/`, in its run directory, what `--set` names, and
     /// below `--allow-read` and `--allow-write`. At most 64 MiB of UTF-8.
+    ///
+    /// ```rhai
+    /// run::output(#{ name: "notes" });
+    /// write_text("plan.txt", "first this\nthen that\n");
+    /// assert(read_text("plan.txt").split("\n")[0] == "first this");
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn read_text(ctx: NativeCallContext, path: ImmutableString) -> ScriptResult<String> {
         read(&Session::of(&ctx), &path).map_err(|err| script_error(&ctx, err))
@@ -139,6 +145,12 @@ mod functions {
 
     /// The rows of a table with commas whose first line names the columns, a map each. Numbers, `true` and `false` are read as
     /// such, an empty cell is `()`. Read where `read_text` reads.
+    ///
+    /// ```rhai
+    /// run::output(#{ name: "table" });
+    /// write_text("scores.csv", "name,miou\nnano,0.5\n");
+    /// assert(read_csv("scores.csv")[0].miou == 0.5);
+    /// ```
     #[rhai_fn(return_raw)]
     pub fn read_csv(ctx: NativeCallContext, path: ImmutableString) -> ScriptResult<Array> {
         let text = read(&Session::of(&ctx), &path).map_err(|err| script_error(&ctx, err))?;
@@ -185,6 +197,16 @@ mod functions {
     }
 
     /// Writes the picture as PNG, where `write_text` writes; returns where it is.
+    ///
+    /// ```rhai
+    /// let images = data::open(#{ name: "wirebond", size: 32, count: 1 });
+    /// let model = models::mae(#{
+    ///     image_size: 32, patch_size: 8, channels: images.channels, embed_dim: 16, depth: 1, num_heads: 2,
+    ///     decoder_embed_dim: 16, decoder_depth: 1, decoder_num_heads: 2,
+    /// });
+    /// run::output(#{ data: images });
+    /// for batch in data::batches(images, #{}).batches() { model.reconstruct(batch).save("first.png"); }
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn save(
         ctx: NativeCallContext,

@@ -24,6 +24,8 @@ pub struct Callable {
     pub params: Vec<Param>,
     /// What it returns; empty if that is not known, or nothing.
     pub returns: String,
+    /// Whether it comes with Rhai, which takes more than is listed: `print` takes everything.
+    pub standard: bool,
     /// Whether it is written in Rhai: as a method it gets its value as `this`, beside its parameters.
     pub scripted: bool,
 }
@@ -31,12 +33,12 @@ pub struct Callable {
 impl Callable {
     pub fn native(function: &Function) -> Self {
         let (params, returns) = (function.params.clone(), function.returns.clone());
-        Self { name: function.full_name(), params, returns, scripted: false }
+        Self { name: function.full_name(), params, returns, standard: function.standard, scripted: false }
     }
 
     pub fn scripted(name: String, params: impl IntoIterator<Item = String>) -> Self {
         let params = params.into_iter().map(|name| Param { name, kind: String::new() }).collect();
-        Self { name, params, returns: String::new(), scripted: true }
+        Self { name, params, returns: String::new(), standard: false, scripted: true }
     }
 
     /// Arguments that a call must have, the value of a method included.
@@ -310,6 +312,7 @@ mod tests {
             name: name.into(),
             params: params.iter().map(param).collect(),
             returns: String::new(),
+            standard: false,
             scripted: false,
         }
     }

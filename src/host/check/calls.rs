@@ -14,7 +14,8 @@ use crate::host::signatures::{Call, Callable, Fault, is_single, judge, natives};
 use crate::host::suggest::did_you_mean;
 
 /// What Rhai calls without a function of that name.
-const KEYWORDS: [&str; 8] = ["Fn", "call", "curry", "type_of", "is_shared", "is_def_var", "is_def_fn", "eval"];
+const KEYWORDS: [&str; 10] =
+    ["print", "debug", "Fn", "call", "curry", "type_of", "is_shared", "is_def_var", "is_def_fn", "eval"];
 /// Where constants of the script's top level are.
 const GLOBAL: &str = "global";
 
@@ -179,7 +180,9 @@ impl<'a> Walker<'a> {
             args.insert(0, kind.to_owned());
         }
         let known: Vec<&Callable> = self.known.natives.iter().chain(own).collect();
-        judge(&Call { name, method, args }, &known)
+        let fault = judge(&Call { name, method, args }, &known)?;
+        let standard = || self.known.natives.iter().any(|native| native.standard && native.name == name);
+        (fault.argument.is_none() || !standard()).then_some(fault)
     }
 
     fn judge_qualified(&mut self, call: &FnCallExpr, place: Position) {

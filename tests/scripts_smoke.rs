@@ -57,11 +57,10 @@ fn shipped(path: &str) -> PathBuf {
 }
 
 /// What a script needs beside its own defaults, if it is not to be run with these alone.
-fn needs<'a>(script: &str, pretrained: &'a str, finetuned: &'a str) -> Vec<(&'static str, &'a str)> {
+fn needs<'a>(script: &str, on_photos: &'a str, finetuned: &'a str) -> Vec<(&'static str, &'a str)> {
     match script {
         "predict" => vec![("from", finetuned)],
-        "finetune" => vec![("from", pretrained)],
-        "classify" | "probe" => vec![("data", "photos"), ("from", pretrained), ("adapt_channels", "true")],
+        "classify" | "probe" => vec![("data", "photos"), ("from", on_photos)],
         _ => Vec::new(),
     }
 }
@@ -70,6 +69,8 @@ fn needs<'a>(script: &str, pretrained: &'a str, finetuned: &'a str) -> Vec<(&'st
 fn every_script_that_is_shipped_works() {
     let folder = workplace();
     let pretrained = smoke(folder.path(), &shipped("scripts/pretrain.rhai"), &[])[0].display().to_string();
+    let on_photos = smoke(folder.path(), &shipped("scripts/pretrain.rhai"), &[("data", "photos")])[0].clone();
+    let on_photos = on_photos.display().to_string();
     let finetuned = smoke(folder.path(), &shipped("scripts/finetune.rhai"), &[("from", &pretrained)])[0].clone();
     let finetuned = finetuned.display().to_string();
     let mut tried = 2;
@@ -85,7 +86,7 @@ fn every_script_that_is_shipped_works() {
                     command.arg(&path).arg("--smoke");
                     end(command).expect(0);
                 } else {
-                    smoke(folder.path(), &path, &needs(stem, &pretrained, &finetuned));
+                    smoke(folder.path(), &path, &needs(stem, &on_photos, &finetuned));
                 }
                 tried += 1;
             }

@@ -122,7 +122,7 @@ impl Needs {
             ))
             .with_hint(smaller));
         }
-        if let Some(free) = room.device.filter(|free| *free < to_come) {
+        if let Some(free) = room.device.filter(|free| !on_cpu && *free < to_come) {
             return Err(Failure::machine(format!(
                 "training needs {} more of the GPU's memory and {} is free: {parts}; activations come on top",
                 size(to_come),

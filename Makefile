@@ -30,9 +30,10 @@ check: setup ## Formatting and lints, warnings denied
 reference: build ## Write docs/reference, the script reference, out of the doc comments
 	$(HOST) api docs/reference
 
-bench: setup ## Time decorrelation against its peers, as ratios, and count what metering costs (ARGS=--quick tries it out)
+bench: setup ## Time decorrelation and the script's loop against their peers, as ratios, and count what metering costs (ARGS=--quick tries it out)
 	cargo bench --bench step -- $(ARGS)
 	cargo bench --bench sampler -- $(ARGS)
+	cargo bench --bench script_loop -- $(ARGS)
 
 clean: ## Remove build outputs; runs/ and the cache stay
 	cargo clean

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap_complete::Shell;
 use dbp_host::host::device::DeviceChoice;
 use dbp_host::host::energy::command::CommandOptions;
 use dbp_host::host::energy::{Asked, EnergyOptions};
 use dbp_host::host::export::{ExportOptions, FormatChoice};
+use dbp_host::host::list::ListOptions;
+use dbp_host::host::new::Template;
 use dbp_host::host::reference::command as reference;
 use dbp_host::host::{self, Options};
 
@@ -46,6 +49,19 @@ enum Command {
     Doctor(DoctorArgs),
     /// Write the script reference as Markdown pages, with definitions for editors
     Api(ApiArgs),
+    /// Write a script to start from: a commented experiment that runs at once on built-in data
+    New(NewArgs),
+    /// List what ran: status, steps, best figure, time, energy and CO₂
+    Runs(RunsArgs),
+    /// Print the completions of a shell
+    ///
+    /// For bash: dbp-host completions bash > ~/.local/share/bash-completion/completions/dbp-host
+    Completions { shell: Shell },
+    /// Print the manual page, or write one for every subcommand into a folder
+    Man {
+        /// Folder for dbp-host.1, dbp-host-runs.1, …; without one, the main page goes to stdout
+        dir: Option<PathBuf>,
+    },
     /// Run any program and say what it cost in energy and CO₂, by the meter that runs have
     Energy(EnergyArgs),
 }
@@ -148,6 +164,39 @@ struct EnergyArgs {
 }
 
 #[derive(clap::Args)]
+struct NewArgs {
+    /// Name of the experiment, its file, or a folder to write it into
+    name: PathBuf,
+
+    /// What it is to be: pretrain, ablation, finetune or blank
+    #[arg(long, value_name = "TEMPLATE", default_value = "pretrain")]
+    template: Template,
+}
+
+#[derive(clap::Args)]
+struct RunsArgs {
+    /// Folder of run directories, or one of them
+    #[arg(default_value = "runs")]
+    dir: PathBuf,
+
+    /// Remove the checkpoints of runs that are done, but for those of the N newest
+    #[arg(long, value_name = "N")]
+    keep: Option<usize>,
+
+    /// With --keep: only say what would be removed
+    #[arg(long, requires = "keep")]
+    dry_run: bool,
+
+    /// Those of --smoke too
+    #[arg(long)]
+    all: bool,
+
+    /// The list as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
 struct ExportArgs {
     /// Run directory, checkpoint folder or safetensors file
     run: PathBuf,
@@ -245,6 +294,14 @@ struct RunArgs {
     #[arg(long, value_name = "DIR")]
     allow_read: Vec<PathBuf>,
 
+    /// Let the script write below this folder too; it writes into its run directory
+    #[arg(long, value_name = "DIR")]
+    allow_write: Vec<PathBuf>,
+
+    /// Try the script out: two steps, few images, small batches
+    #[arg(long, conflicts_with = "resume")]
+    smoke: bool,
+
     /// Script operations allowed from one training step to the next
     #[arg(long, value_name = "N", default_value_t = Options::MAX_OPERATIONS)]
     max_operations: u64,
@@ -267,6 +324,10 @@ fn main() -> ExitCode {
         Some(Command::Doctor(args)) => host::energy::doctor::doctor(&args.runs, args.grid.into(), args.json),
         Some(Command::Api(args)) => reference::api(&args.folder, args.check),
         Some(Command::Energy(args)) => energy(args),
+        Some(Command::New(args)) => host::new::new(&args.name, args.template),
+        Some(Command::Runs(args)) => runs(args),
+        Some(Command::Completions { shell }) => host::shell::completions(Cli::command(), shell),
+        Some(Command::Man { dir }) => host::shell::man(Cli::command(), dir.as_deref()),
         None => run(cli.run, host::run),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
@@ -294,6 +355,8 @@ fn run(args: RunArgs, then: impl FnOnce(Options) -> i32) -> i32 {
         resume: args.resume,
         threads: args.threads.map(usize::from),
         allow_read: args.allow_read,
+        allow_write: args.allow_write,
+        smoke: args.smoke,
         max_operations: args.max_operations,
         max_tensor_bytes: args.max_tensor_bytes,
         energy: args.grid.into(),
@@ -323,6 +386,11 @@ fn energy(args: EnergyArgs) -> i32 {
     let asked = Asked { interval: Some(args.interval), sources: Some(args.source), ..Asked::default() };
     let EnergyArgs { command, gpus, out, json, grid, .. } = args;
     host::energy::command::energy(CommandOptions { command, energy: grid.into(), asked, gpus, out, json })
+}
+
+fn runs(args: RunsArgs) -> i32 {
+    let RunsArgs { dir, keep, dry_run, all, json } = args;
+    host::list::runs(&ListOptions { dir, keep, dry_run, all, json })
 }
 
 fn usage(kind: ErrorKind, message: &str) -> ! {

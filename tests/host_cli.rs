@@ -176,3 +176,40 @@ fn a_text_that_doubles_ends_with_4_and_not_in_an_abort() {
     assert_eq!(code(&output), 4, "{}", stderr(&output));
     assert!(stderr(&output).starts_with("error: out of memory: "), "{}", stderr(&output));
 }
+
+#[test]
+fn a_value_that_holds_itself_ends_with_1_and_not_in_an_abort() {
+    let folder = tempfile::tempdir().unwrap();
+    for script in [
+        "let x = 0; let f = || x; x = f; print(#{ a: f }.to_json());",
+        "let x = 0; let f = || x; x = f; print(f.call());",
+    ] {
+        std::fs::write(folder.path().join("a.rhai"), script).unwrap();
+        let output = dbp_host(folder.path()).arg("a.rhai").output().unwrap();
+        assert_eq!(code(&output), 1, "{script}: {}", stderr(&output));
+        let said = stderr(&output);
+        assert!(said.starts_with("error: ") && !said.contains("overflow"), "{script}: {said}");
+    }
+}
+
+#[test]
+fn figures_of_a_run_are_found_after_a_second_one_has_moved_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = r#"
+        let size = #{ image_size: 16, patch_size: 8, embed_dim: 8, depth: 1, num_heads: 2, channels: 2 };
+        let model = models::mae(size + #{ decoder_embed_dim: 8, decoder_depth: 1, decoder_num_heads: 2 });
+        let images = data::open(#{ name: "wirebond", size: 32, count: 8 });
+        let loader = data::loader(images, #{ batch: 4, image_size: 16, workers: 1 });
+        let parts = #{ model: model, opt: optim::adamw(model, #{}), loader: loader, log_every: 1, energy: false };
+        let run = run::start(parts);
+        for step in run.steps(2) { run.log(#{ figure: step }); }
+        let moved = run::output(#{});
+        print(run.history("figure").map(|point| point.value));
+        print(run.history("nothing").len());
+        for step in run.steps(3) { run.log(#{ figure: step }); }
+        print(run.history("figure").len());
+    "#;
+    std::fs::write(folder.path().join("a.rhai"), script).unwrap();
+    let output = dbp_host(folder.path()).args(["a.rhai", "--device", "cpu", "--threads", "1"]).output().unwrap();
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "[0.0, 1.0]\n0\n3\n"), "{}", stderr(&output));
+}

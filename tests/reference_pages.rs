@@ -105,7 +105,7 @@ fn run(text: &str) -> (Result<(), String>, BTreeSet<Asked>) {
     std::env::set_current_dir(env!("CARGO_MANIFEST_DIR")).unwrap();
     let result = match outcome {
         Outcome::Done => Ok(()),
-        Outcome::Interrupted | Outcome::Restart => Err("interrupted".to_owned()),
+        Outcome::Interrupted | Outcome::Restart => Err("it did not run to its end".to_owned()),
         Outcome::Failed(err) => Err(err.to_string()),
     };
     let asked = asked.lock().unwrap().clone();

@@ -47,6 +47,8 @@ kinds! {
     Patterns = "string or [string]";
     /// Classes: how many, or their names.
     Classes = "int or [string]";
+    /// The initial values of a parameter.
+    Initial = "string, number or map";
     /// Elementwise results; text is what a tensor and a text add up to.
     SomeTensor = "Tensor";
     TensorOrText = "Tensor or string";
@@ -56,6 +58,8 @@ kinds! {
     MaybeInt = "int or ()";
     MaybePair = "int, [int, int] or ()";
     MaybeMap = "map or ()";
+    /// A part of a custom model.
+    SomePart = "Model or Tensor";
     /// Figures by name.
     Figures = "map";
 }

@@ -85,13 +85,13 @@ impl Diagnosis {
         let thrown_by_script =
             matches!(&err, EvalAltResult::ErrorRuntime(value, _) if !value.is::<Failure>()) && is_std(&source);
         let mut failure = explain(err, &source, library, engine);
-        // What a module of the program refuses is the caller's slip, and is shown there.
-        if let Some(own) = places.iter().position(|place| !is_std(&place.key)).filter(|_| thrown_by_script) {
-            places.drain(..own);
-        }
         if let Some((at, _)) = failure.message.char_indices().nth(MAX_MESSAGE) {
             failure.message.truncate(at);
             failure.message.push('…');
+        }
+        // What a module of the program refuses is the caller's slip, and is shown there.
+        if let Some(own) = places.iter().position(|place| !is_std(&place.key)).filter(|_| thrown_by_script) {
+            places.drain(..own);
         }
         let place = (!places.is_empty()).then(|| places.remove(0));
         Self { place, callers: places, ..failure.into() }
@@ -162,8 +162,12 @@ impl Diagnosis {
 
 /// The part of a source line around `column` (from 1) that fits, tabs as spaces, and how far right the caret stands.
 fn excerpt(line: &str, column: usize) -> (String, usize) {
-    let cells: Vec<(Cow<'static, str>, usize)> = line.chars().map(cell).collect();
-    let at = column.saturating_sub(1).min(cells.len());
+    // A line may be a whole file: only what could be shown is measured.
+    let first = column.saturating_sub(1 + MAX_WIDTH);
+    let clipped = line.chars().skip(first).take(3 * MAX_WIDTH);
+    let cells: Vec<(Cow<'static, str>, usize)> = clipped.map(cell).collect();
+    let cut = line.chars().nth(first + 3 * MAX_WIDTH).is_some();
+    let at = column.saturating_sub(1 + first).min(cells.len());
     let width = |cells: &[(Cow<str>, usize)]| cells.iter().map(|(_, width)| width).sum::<usize>();
     // Whole lines where they fit; otherwise a window with the caret in its middle.
     let (mut from, mut to) = (0, cells.len());
@@ -177,11 +181,11 @@ fn excerpt(line: &str, column: usize) -> (String, usize) {
     }
     let mut text: String = cells[from..to].iter().map(|(text, _)| text.as_ref()).collect();
     let mut caret = width(&cells[from..at.min(to)]);
-    if from > 0 {
+    if from + first > 0 {
         text.insert(0, '…');
         caret += 1;
     }
-    if to < cells.len() {
+    if to < cells.len() || cut {
         text.push('…');
     }
     (text.trim_end().to_owned(), caret)

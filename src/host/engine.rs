@@ -4,12 +4,14 @@
 //! would measure a growing value anew at every push; operations bound growth, and functions that make big values at once
 //! check for themselves. Operations are counted by the session, from one step boundary to the next, over all modules.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use rhai::{Dynamic, Engine, OptimizationLevel};
 
 use super::api;
 use super::errors::{self, Failure, Stop};
+use super::explain::readable_types;
 use super::memory;
 use super::resolver::Resolver;
 use super::session::Session;
@@ -66,13 +68,14 @@ fn new(session: &Rc<Session>) -> Engine {
     let printing = Rc::downgrade(session);
     engine.on_print(move |text| {
         if let Some(session) = printing.upgrade() {
-            session.print(text);
+            session.print(&readable(text, &session));
         }
     });
     let debugging = Rc::downgrade(session);
     engine.on_debug(move |text, source, position| {
         if let Some(session) = debugging.upgrade() {
             let key = source.unwrap_or(session.library.store.script_key());
+            let text = readable(text, &session);
             session.print(&format!("{}:{}: {text}", session.library.store.shown(key), position.line().unwrap_or(0)));
         }
     });
@@ -97,6 +100,14 @@ fn register(engine: &mut Engine) {
     engine.register_type_with_name::<f64>("float");
     errors::register(engine);
     api::register(engine);
+}
+
+/// What is printed, with types as scripts know them: what `catch` makes of Rhai's own errors names them as Rust does.
+fn readable<'a>(text: &'a str, session: &Session) -> Cow<'a, str> {
+    match text.contains(concat!(env!("CARGO_CRATE_NAME"), "::")) {
+        true => readable_types(text, &session.engine()).into(),
+        false => text.into(),
+    }
 }
 
 /// Asked at every script operation: whether to stop.

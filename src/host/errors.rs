@@ -188,8 +188,12 @@ pub fn short(text: &str) -> Cow<'_, str> {
 pub fn in_words(engine: &Engine, value: &Dynamic) -> String {
     const RUST: &str = concat!(env!("CARGO_CRATE_NAME"), "::");
     let text = value.to_string();
-    match text.contains(RUST) || text.starts_with("core::") {
-        true => format!("a value of type {}", engine.map_type_name(value.type_name())),
+    match text.contains(RUST) || ["core::", "rhai::"].iter().any(|path| text.starts_with(path)) {
+        true => {
+            let name = engine.map_type_name(value.type_name());
+            let own = name.split('<').next().unwrap_or(name);
+            format!("a value of type {}", own.rsplit("::").next().unwrap_or(own))
+        }
         false => short(&text).into_owned(),
     }
 }

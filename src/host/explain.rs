@@ -1,10 +1,11 @@
 //! Rhai's errors in the words of the person who wrote the script, each with what would fix it where that can be told.
 
+use std::any::type_name;
 use std::cell::RefCell;
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 
-use rhai::{Dynamic, Engine, EvalAltResult, Map, ParseErrorType, Position};
+use rhai::{Dynamic, Engine, EvalAltResult, INT, Map, ParseErrorType, Position};
 
 use super::captures;
 use super::errors::{Failure, Stop, in_words};
@@ -242,12 +243,12 @@ fn role_of(text: &str, position: Position) -> &'static str {
 }
 
 /// Types in Rhai's messages as a script's author knows them.
-fn readable_types(text: &str, engine: &Engine) -> String {
+pub(super) fn readable_types(text: &str, engine: &Engine) -> String {
     let text = text
         .replace("&str | ImmutableString | String", "string")
-        .replace(std::any::type_name::<Rc<RefCell<Dynamic>>>(), "a value that a closure shares")
-        .replace(std::any::type_name::<Range<rhai::INT>>(), "range")
-        .replace(std::any::type_name::<RangeInclusive<rhai::INT>>(), "range=");
+        .replace(type_name::<Rc<RefCell<Dynamic>>>(), "a value that a closure shares")
+        .replace(type_name::<Range<INT>>(), "range")
+        .replace(type_name::<RangeInclusive<INT>>(), "range=");
     let mut readable = String::with_capacity(text.len());
     let mut rest = text.as_str();
     while !rest.is_empty() {
@@ -255,7 +256,15 @@ fn readable_types(text: &str, engine: &Engine) -> String {
         let end = rest.find(|c| !in_path(c)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(if end == 0 { rest.chars().next().map_or(1, char::len_utf8) } else { end });
         let is_type = matches!(word, "i64" | "f64") || word.starts_with(concat!(env!("CARGO_CRATE_NAME"), "::"));
-        readable.push_str(if is_type { engine.map_type_name(word) } else { word });
+        readable.push_str(match word.rsplit_once("::") {
+            _ if is_type => engine.map_type_name(word),
+            Some((path, own))
+                if ["rhai", "core", "alloc", "std"].contains(&path.split("::").next().unwrap_or(path)) =>
+            {
+                own
+            }
+            _ => word,
+        });
         rest = after;
     }
     readable

@@ -48,6 +48,11 @@ pub fn watch() {
     });
 }
 
+/// Bytes that this process may still take; `None` where the system does not say.
+pub fn available() -> Option<u64> {
+    Memory::read().map(|memory| memory.free)
+}
+
 /// Bytes of memory: of the machine or of the group this process may use, whichever is tighter; and of this process.
 struct Memory {
     total: u64,

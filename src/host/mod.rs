@@ -12,6 +12,8 @@ use std::thread;
 
 use rhai::{Engine, EvalAltResult};
 
+use crate::libtorch::guard_stack;
+
 pub mod api;
 pub mod args;
 mod captures;
@@ -25,8 +27,11 @@ pub mod engine;
 pub mod errors;
 mod explain;
 pub mod export;
+pub mod list;
 mod memory;
+pub mod new;
 pub mod options;
+mod preflight;
 pub mod progress;
 pub mod reference;
 pub mod repl;
@@ -35,9 +40,11 @@ pub mod runs;
 mod sandbox;
 pub mod say;
 pub mod session;
+pub mod shell;
 mod signals;
 mod signatures;
 mod slips;
+pub mod smoke;
 mod stdlib;
 mod suggest;
 mod syntax;
@@ -52,6 +59,10 @@ pub use watch::watch;
 
 /// Name of the thread that runs scripts, by which its panics are told from others.
 const SCRIPT_THREAD: &str = "script";
+
+/// Said when the script's thread runs out of stack.
+const OVERFLOW: &str = "error: a value is nested too deeply, or holds itself\n\
+    hint: a closure that is put into a variable must not use that variable\n";
 
 /// How a script ended.
 #[derive(Clone, Debug)]
@@ -84,6 +95,10 @@ pub fn run(mut options: Options) -> i32 {
     if let Err(err) = begin(&mut options) {
         return report(&err.into());
     }
+    let _resumed = match runs::lock_resumed(&options) {
+        Ok(lock) => lock,
+        Err(err) => return report(&err.into()),
+    };
     let outcome = on_script_thread(move || match Session::new(options) {
         Ok(session) => execute(&session),
         Err(err) => err.into(),
@@ -169,7 +184,11 @@ pub fn on_script_thread(work: impl FnOnce() -> Outcome + Send) -> Outcome {
 fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
     thread::scope(|scope| {
         let builder = thread::Builder::new().name(SCRIPT_THREAD.into()).stack_size(engine::STACK_BYTES);
-        match builder.spawn_scoped(scope, || catch_unwind(AssertUnwindSafe(work))) {
+        let begin = || {
+            guard_stack(engine::STACK_BYTES, OVERFLOW, Kind::Script.exit_code());
+            catch_unwind(AssertUnwindSafe(work))
+        };
+        match builder.spawn_scoped(scope, begin) {
             Ok(handle) => handle.join().unwrap_or_else(Err).map_err(|payload| bug(payload.as_ref())),
             Err(err) => Err(Failure::machine(format!("cannot start a thread: {err}"))),
         }

@@ -73,8 +73,10 @@ pub struct Function {
     pub name: String,
     pub role: Role,
     pub params: Vec<Param>,
-    /// As scripts know the type; empty for nothing.
+    /// As scripts know the type; empty for nothing, and for what depends.
     pub returns: String,
+    /// Whether what it returns depends on what it is given.
+    pub returns_any: bool,
     pub docs: Docs,
     /// Whether it comes with Rhai itself.
     pub standard: bool,
@@ -179,6 +181,7 @@ fn read(engine: &Engine, info: &rhai::FuncInfo, standard: bool) -> Option<Functi
         role,
         params: params.collect(),
         returns: type_name(engine, &data.return_type),
+        returns_any: ["Dynamic", "RhaiResult"].contains(&rust_type(&data.return_type)),
         docs: Docs::parse(data.comments.iter().map(|line| line.as_str())),
         standard,
     })
@@ -215,8 +218,8 @@ fn param(engine: &Engine, text: &str, at: usize) -> Param {
     Param { name, kind: type_name(engine, kind) }
 }
 
-/// A Rust type as scripts know it: `&mut TensorHandle` is `Tensor`, `Dynamic` is empty.
-pub fn type_name(engine: &Engine, rust: &str) -> String {
+/// The last word of a Rust type behind references and results: `&mut api::TensorHandle` is `TensorHandle`.
+fn rust_type(rust: &str) -> &str {
     let mut kind = rust.trim();
     loop {
         let inner =
@@ -224,8 +227,12 @@ pub fn type_name(engine: &Engine, rust: &str) -> String {
         let Some(inner) = inner.or_else(|| kind.strip_prefix('&')) else { break };
         kind = inner.split(", Box<").next().unwrap_or(inner).trim_end_matches('>').trim();
     }
-    let last = kind.rsplit("::").next().unwrap_or(kind);
-    match last {
+    kind.rsplit("::").next().unwrap_or(kind)
+}
+
+/// A Rust type as scripts know it: `&mut TensorHandle` is `Tensor`, `Dynamic` is empty.
+pub fn type_name(engine: &Engine, rust: &str) -> String {
+    match rust_type(rust) {
         "" | "Dynamic" | "RhaiResult" | "()" => String::new(),
         "INT" | "i64" => "int".into(),
         "FLOAT" | "f64" => "float".into(),

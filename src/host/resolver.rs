@@ -24,6 +24,9 @@ use super::suggest::did_you_mean;
 /// Extension of scripts and modules; imports leave it out.
 const EXTENSION: &str = "rhai";
 
+/// A script or module of more is a mistake: parsing takes some thousand times its bytes.
+const MAX_SOURCE_BYTES: u64 = 4 << 20;
+
 /// Where the script and the modules beside it are read from.
 #[derive(Clone, Debug)]
 pub enum SourceStore {
@@ -177,6 +180,11 @@ impl SourceStore {
             if key != self.script_key() && path.is_symlink() {
                 return Err(Failure::script(format!("imports do not follow symbolic links: {}", path.display())));
             }
+        }
+        // A pipe may never end.
+        if path.metadata().is_ok_and(|found| !found.is_file() || found.len() > MAX_SOURCE_BYTES) {
+            let most = format!("a script is a file of at most {} MiB", MAX_SOURCE_BYTES >> 20);
+            return Err(Failure::script(format!("cannot read {}: {most}", path.display())));
         }
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text)),

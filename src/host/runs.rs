@@ -13,10 +13,12 @@ use super::energy::{EnergyOptions, say_cost};
 use super::errors::{Failure, Kind};
 use super::say::say;
 use super::session::{Options, Session};
+use super::smoke;
 use crate::data::Dataset;
 use crate::train::TrainError;
 use crate::train::checkpoint::replace_file;
 use crate::train::experiment::{self, Experiment};
+use crate::train::lock::{RunLock, Taken};
 use crate::train::record::write_skipped;
 use crate::train::run::{Run, Status};
 
@@ -25,6 +27,9 @@ pub type Datasets = Rc<Vec<Dataset>>;
 
 /// A run while it is open, shared by the script's handle, its iterator and this list.
 pub type SharedRun = Rc<RefCell<Run>>;
+
+/// Entry of `run.json` and `index.json`: when its checkpoints were removed.
+pub const PRUNED: &str = "pruned";
 
 /// Kept in the session.
 #[derive(Default)]
@@ -252,7 +257,9 @@ fn start_experiment(session: &Session) -> Result<Experiment, Failure> {
         Some(root) => Experiment::resume(root, about, sources)?,
         None => {
             let stamp = Local::now().format("%Y-%m-%dT%H-%M-%S").to_string();
-            Experiment::new(&session.options.runs, &stamp, &script_name(session), about, sources)
+            let ending = if session.options.smoke { smoke::ENDING } else { "" };
+            let stem = format!("{}{ending}", script_name(session));
+            Experiment::new(&session.options.runs, &stamp, &stem, about, sources)
         }
     };
     Ok(started)
@@ -284,6 +291,9 @@ pub fn restore_options(options: &mut Options) -> Result<(), Failure> {
     options.seed = options.seed.or_else(|| given["seed"].as_u64());
     let folders = given["allow_read"].as_array().into_iter().flatten();
     options.allow_read.extend(folders.filter_map(|folder| folder.as_str().map(PathBuf::from)));
+    let folders = given["allow_write"].as_array().into_iter().flatten();
+    options.allow_write.extend(folders.filter_map(|folder| folder.as_str().map(PathBuf::from)));
+    options.smoke = given["smoke"].as_bool().unwrap_or(false);
     for (limit, key, usual) in [
         (&mut options.max_operations, "max_operations", Options::MAX_OPERATIONS),
         (&mut options.max_tensor_bytes, "max_tensor_bytes", Options::MAX_TENSOR_BYTES),
@@ -306,11 +316,33 @@ pub fn restore_options(options: &mut Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Keeps other processes out of the run to be resumed, for as long as what is returned lives. Call it after
+/// [`restore_options`], which may turn to the run's parent.
+///
+/// # Errors
+/// If another process has it, or if its checkpoints were removed.
+pub fn lock_resumed(options: &Options) -> Result<Option<RunLock>, Failure> {
+    let Some(run) = &options.resume else { return Ok(None) };
+    let refuse = |why: String| Failure::usage(format!("cannot resume {}: {why}", run.display()));
+    if read_run_json(run)?.contains_key(PRUNED) {
+        return Err(refuse("its checkpoints were removed by `dbp-host runs --keep`".into()).with_hint("start it anew"));
+    }
+    match RunLock::take(run) {
+        Ok(Taken::Held(lock)) => Ok(Some(lock)),
+        Ok(Taken::Busy(process)) => {
+            let who = process.map_or("another process".to_owned(), |id| format!("process {id}"));
+            Err(refuse(format!("{who} is running it")).with_hint("wait until it has ended, or stop it"))
+        }
+        // No such run, or one that cannot be written, which is said where that matters.
+        Err(_) => Ok(None),
+    }
+}
+
 /// Goes where the run was started, if that folder is still there: relative paths among its arguments start from it, and those
 /// of a `--set` that is given anew. The other paths of this command line keep their meaning.
 fn return_to(folder: &Path, options: &mut Options) {
-    let paths =
-        options.resume.iter_mut().chain([&mut options.script, &mut options.runs]).chain(&mut options.allow_read);
+    let allowed = options.allow_read.iter_mut().chain(&mut options.allow_write);
+    let paths = options.resume.iter_mut().chain([&mut options.script, &mut options.runs]).chain(allowed);
     for path in paths {
         if let Ok(absolute) = std::path::absolute(&*path) {
             *path = absolute;
@@ -334,6 +366,8 @@ pub fn about(session: &Session) -> Map<String, Value> {
         "threads": tch::get_num_threads(),
         "folder": std::env::current_dir().ok(),
         "allow_read": options.allow_read,
+        "allow_write": (!options.allow_write.is_empty()).then_some(&options.allow_write),
+        "smoke": options.smoke.then_some(true),
         "max_operations": options.max_operations,
         "max_tensor_bytes": options.max_tensor_bytes,
         "country": country,
@@ -346,6 +380,9 @@ pub fn about(session: &Session) -> Map<String, Value> {
         given.retain(|key, value| !value.is_null() || key == "seed");
     }
     about.insert("options".to_owned(), given);
+    if options.smoke {
+        about.insert("smoke".to_owned(), json!(true));
+    }
     about.insert(
         "versions".to_owned(),
         json!({ "dbp_host": env!("CARGO_PKG_VERSION"), "libtorch": env!("DBP_LIBTORCH_VERSION") }),

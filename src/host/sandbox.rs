@@ -1,10 +1,16 @@
-//! Which files a script may read: its own folder, `datasets/`, what `--set` names, and `--allow-read`.
+//! Which files a script may read: its own folder, `datasets/`, what `--set` names, and `--allow-read`; and where it may
+//! write: into its run directory, and below `--allow-write`.
 //!
 //! A path that came in through `--set` is relative to the current folder, as anything on a command line; a path written in
 //! a script is relative to the script's folder, and `datasets/…` is also looked for in the current folder. Links are
-//! followed first, and the real path decides. Writing goes through the run directory alone and needs no list.
+//! followed first, and the real path decides. A path to be written is one from the current folder if that lies where the script
+//! may write, so that `run.dir + "/notes.txt"` is what it seems to be; else it starts from the run directory. There, what the run
+//! itself writes is not a script's: `run.json` says what a resumed script may read.
 
-use std::path::{Path, PathBuf};
+use std::cell::Cell;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Component, Path, PathBuf};
 
 use super::args::Given;
 use super::errors::Failure;
@@ -18,36 +24,66 @@ pub struct Sandbox {
     script_folder: PathBuf,
     /// Real paths below which everything may be read.
     roots: Vec<PathBuf>,
+    /// Real paths below which the script may write, beside its run directory.
+    write_roots: Vec<PathBuf>,
     /// Texts of `--set`, as given.
     given: Vec<String>,
+    /// Bytes that the script has written by itself.
+    written: Cell<u64>,
 }
+
+/// All that a script may write by itself, run pictures aside: 1 GiB.
+const MAX_WRITTEN: u64 = 1 << 30;
+
+/// What a run writes into its directory, and no script by itself.
+const RUN_FILES: [&str; 12] = [
+    "run.json",
+    "index.json",
+    "script.rhai",
+    "modules",
+    "checkpoints",
+    "metrics.jsonl",
+    "layers.jsonl",
+    "emissions.csv",
+    "files.txt",
+    "skipped.csv",
+    "tensorboard",
+    crate::train::lock::FILE,
+];
 
 impl Sandbox {
     /// # Errors
-    /// If a folder of `--allow-read` does not exist.
+    /// If a folder of `--allow-read` or `--allow-write` does not exist.
     pub fn new(options: &Options, store: &SourceStore, given: &Given) -> Result<Self, Failure> {
         let current = std::env::current_dir()
             .and_then(|folder| folder.canonicalize())
             .map_err(|err| Failure::machine(format!("cannot tell the current folder: {err}")))?;
         let script_folder = store.folder().to_owned();
+        let real = |flag: &str, folder: &PathBuf| {
+            let real = current.join(folder).canonicalize();
+            real.map_err(|err| Failure::usage(format!("{flag} {}: {err}", folder.display())))
+        };
         let mut roots = vec![script_folder.clone()];
         for folder in &options.allow_read {
-            let real = current.join(folder).canonicalize();
-            roots.push(real.map_err(|err| Failure::usage(format!("--allow-read {}: {err}", folder.display())))?);
+            roots.push(real("--allow-read", folder)?);
         }
+        let write_roots =
+            options.allow_write.iter().map(|folder| real("--allow-write", folder)).collect::<Result<Vec<_>, _>>()?;
+        // What was written can be read again.
+        roots.extend(write_roots.iter().cloned());
         let given: Vec<String> = given.texts().into_iter().filter(|text| !text.is_empty()).collect();
         let named = given.iter().map(|text| current.join(text));
         let datasets = [current.join(DATASETS), script_folder.join(DATASETS)];
         roots.extend(named.chain(datasets).filter_map(|path| path.canonicalize().ok()));
-        Ok(Self { current, script_folder, roots, given })
+        Ok(Self { current, script_folder, roots, write_roots, given, written: Cell::new(0) })
     }
 
     pub fn script_folder(&self) -> &Path {
         &self.script_folder
     }
 
-    /// The real path behind `path`, if the script may read it.
-    pub fn readable(&self, path: &str) -> Result<PathBuf, Failure> {
+    /// The real path behind `path`, if the script may read it; what lies in the directory `run` it may.
+    pub fn readable(&self, path: &str, run: Option<&Path>) -> Result<PathBuf, Failure> {
         if path.is_empty() {
             return Err(Failure::script("expected a path, got empty text"));
         }
@@ -60,21 +96,127 @@ impl Sandbox {
                 places.push(self.current.join(path));
             }
         }
-        let Some(real) = places.iter().find_map(|place| place.canonicalize().ok()) else {
+        let found = places.iter().find_map(|place| place.canonicalize().ok());
+        let allowed = |real: &PathBuf| self.roots.iter().any(|root| real.starts_with(root));
+        if let Some(real) = found.clone().filter(allowed) {
+            return Ok(real);
+        }
+        // What the script itself has written, by its whole path or from the run directory.
+        if let Some(run) = run.and_then(|run| self.current.join(run).canonicalize().ok()) {
+            let own = [self.current.join(path), run.join(path)];
+            let mut own = own.iter().filter_map(|place| place.canonicalize().ok());
+            if let Some(real) = own.find(|real| real.starts_with(&run)) {
+                return Ok(real);
+            }
+        }
+        let Some(real) = found else {
             let looked: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
             let hint =
                 format!("looked for {}; paths given by --set start from the current folder", looked.join(" and "));
             return Err(Failure::script(format!("no such file or folder: {path}")).with_hint(hint));
         };
-        if self.roots.iter().any(|root| real.starts_with(root)) {
-            return Ok(real);
-        }
         let folder = if real.is_dir() { &real } else { real.parent().unwrap_or(&real) };
         Err(Failure::script(format!("the script may not read {}", real.display())).with_hint(format!(
             "allow it with --allow-read {}, or hand the path over as a parameter with --set",
             folder.display()
         )))
     }
+
+    /// Where `path` is to be written, if the script may; `run` is the directory of its last run. Nothing is made yet.
+    pub fn writable(&self, path: &str, run: Option<&Path>) -> Result<PathBuf, Failure> {
+        if path.is_empty() || path.contains('\0') {
+            return Err(Failure::script("expected a path, got empty text"));
+        }
+        let run = run.and_then(|run| self.current.join(run).canonicalize().ok());
+        let may = |real: &Path| run.iter().chain(&self.write_roots).any(|root| real.starts_with(root) && real != root);
+        let places = std::iter::once(&self.current).chain(&run).map(|folder| folder.join(path));
+        let Some(real) = places.filter_map(|place| real_place(&place)).find(|real| may(real)) else {
+            if run.is_none() && self.write_roots.is_empty() {
+                return Err(Failure::script(format!("{path}: no run has been started to write into")).with_hint(
+                    "a script writes into its run directory, after run::start or run::output, and below --allow-write DIR",
+                ));
+            }
+            return Err(Failure::script(format!("the script may not write {path}")).with_hint(
+                "it writes into its run directory; --allow-write DIR lets it write into another folder too",
+            ));
+        };
+        if let Some(file) = file_of_a_run(&real, run.as_deref()) {
+            return Err(Failure::script(format!("the script may not write {path}: {file} is the run's own"))
+                .with_hint("take another name"));
+        }
+        match std::fs::metadata(&real) {
+            Ok(there) if !there.is_file() => Err(Failure::script(format!("cannot write {path}: it is not a file"))),
+            _ => Ok(real),
+        }
+    }
+
+    /// Counts `bytes` that are about to be written.
+    ///
+    /// # Errors
+    /// Once they are more than [`MAX_WRITTEN`] in all.
+    pub fn count_written(&self, bytes: usize) -> Result<(), Failure> {
+        let all = self.written.get().saturating_add(bytes as u64);
+        if all > MAX_WRITTEN {
+            return Err(Failure::script(format!(
+                "the script has written {} MiB, which is all it may",
+                MAX_WRITTEN >> 20
+            )));
+        }
+        self.written.set(all);
+        Ok(())
+    }
+}
+
+/// Writes a file at a real path as a whole: beside its place first, so that a reader finds the old one or the new one.
+///
+/// # Errors
+/// The disk's; and a folder on the way that has become a link since the path was looked at.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let failed = |err: &dyn std::fmt::Display| Failure::machine(format!("cannot write {}: {err}", path.display()));
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Err(failed(&"it has no name")) };
+    std::fs::create_dir_all(folder).map_err(|err| failed(&err))?;
+    if !folder.canonicalize().is_ok_and(|real| real == folder) {
+        return Err(failed(&"a folder on the way became a link"));
+    }
+    let aside = folder.join(format!(".{}.{}.new", name.to_string_lossy(), std::process::id()));
+    // A new file: nothing that is there already, a link included, is written through.
+    let written =
+        OpenOptions::new().write(true).create_new(true).open(&aside).and_then(|mut file| file.write_all(bytes));
+    let written = written.and_then(|()| std::fs::rename(&aside, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&aside);
+    }
+    written.map_err(|err| failed(&err))
+}
+
+/// The path that writing to `place` would reach: links in what exists of it are followed, and what does not exist is taken by
+/// name. `None` for a link that leads nowhere, and for `..` in what does not exist.
+pub fn real_place(place: &Path) -> Option<PathBuf> {
+    let mut missing = Vec::new();
+    let mut at = place;
+    loop {
+        if let Ok(real) = at.canonicalize() {
+            return Some(missing.into_iter().rev().fold(real, |path: PathBuf, name| path.join(name)));
+        }
+        if at.is_symlink() {
+            return None;
+        }
+        missing.push(at.file_name()?);
+        at = at.parent()?;
+    }
+}
+
+/// The name of the run's own file or folder that `real` is or lies in, of this run or of any other.
+fn file_of_a_run<'a>(real: &'a Path, run: Option<&Path>) -> Option<&'a str> {
+    for folder in real.ancestors().skip(1) {
+        let Some(Component::Normal(name)) = real.strip_prefix(folder).ok()?.components().next() else { continue };
+        let name = name.to_str()?;
+        let of_a_run = Some(folder) == run || folder.join("run.json").exists() || folder.join("index.json").exists();
+        if RUN_FILES.contains(&name) && (of_a_run || ["run.json", "index.json"].contains(&name)) {
+            return Some(name);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -110,16 +252,16 @@ mod tests {
     fn a_script_reads_its_own_folder_and_nothing_beside_it() {
         let folders = folders();
         let sandbox = sandbox(&folders, None, Vec::new());
-        assert_eq!(sandbox.readable("datasets/photos").unwrap(), folders.script.join("datasets/photos"));
-        assert_eq!(sandbox.readable("./a.rhai").unwrap(), folders.script.join("a.rhai"));
+        assert_eq!(sandbox.readable("datasets/photos", None).unwrap(), folders.script.join("datasets/photos"));
+        assert_eq!(sandbox.readable("./a.rhai", None).unwrap(), folders.script.join("a.rhai"));
         let secret = folders.elsewhere.join("secret");
         for path in ["../elsewhere/secret", secret.to_str().unwrap(), "datasets/../../elsewhere/secret", "/etc/passwd"]
         {
-            let err = sandbox.readable(path).unwrap_err();
+            let err = sandbox.readable(path, None).unwrap_err();
             assert!(err.hint.unwrap().contains("--allow-read"), "{path}");
         }
-        assert!(sandbox.readable("missing").unwrap_err().message.contains("no such file or folder"));
-        assert!(sandbox.readable("").is_err());
+        assert!(sandbox.readable("missing", None).unwrap_err().message.contains("no such file or folder"));
+        assert!(sandbox.readable("", None).is_err());
     }
 
     #[test]
@@ -127,15 +269,15 @@ mod tests {
         let folders = folders();
         let photos = folders.elsewhere.join("photos");
         let by_flag = sandbox(&folders, None, vec![folders.elsewhere.clone()]);
-        assert!(by_flag.readable("../elsewhere/secret").is_ok());
+        assert!(by_flag.readable("../elsewhere/secret", None).is_ok());
         let text = photos.to_str().unwrap();
         for set in [text.to_owned(), format!("[\"{text}\"]"), format!("{{\"images\": \"{text}\"}}")] {
             let by_set = sandbox(&folders, Some(set), Vec::new());
-            assert_eq!(by_set.readable(text).unwrap(), photos);
-            assert!(by_set.readable("../elsewhere/secret").is_err(), "beside what was named");
+            assert_eq!(by_set.readable(text, None).unwrap(), photos);
+            assert!(by_set.readable("../elsewhere/secret", None).is_err(), "beside what was named");
         }
         assert!(
-            sandbox(&folders, Some(String::new()), Vec::new()).readable("../elsewhere/secret").is_err(),
+            sandbox(&folders, Some(String::new()), Vec::new()).readable("../elsewhere/secret", None).is_err(),
             "empty text"
         );
     }
@@ -145,6 +287,6 @@ mod tests {
     fn a_link_counts_as_what_it_points_to() {
         let folders = folders();
         std::os::unix::fs::symlink(folders.elsewhere.join("secret"), folders.script.join("link")).unwrap();
-        assert!(sandbox(&folders, None, Vec::new()).readable("link").is_err());
+        assert!(sandbox(&folders, None, Vec::new()).readable("link", None).is_err());
     }
 }

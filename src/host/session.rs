@@ -34,6 +34,10 @@ pub struct Options {
     pub resume: Option<PathBuf>,
     pub threads: Option<usize>,
     pub allow_read: Vec<PathBuf>,
+    /// Folders that the script may write to, beside its run directory.
+    pub allow_write: Vec<PathBuf>,
+    /// Whether this only tries the script out: see [`super::smoke`].
+    pub smoke: bool,
     /// Script operations allowed from one step boundary to the next.
     pub max_operations: u64,
     /// Largest tensor a script may make, in bytes.
@@ -59,6 +63,8 @@ impl Options {
             resume: None,
             threads: None,
             allow_read: Vec::new(),
+            allow_write: Vec::new(),
+            smoke: false,
             max_operations: Self::MAX_OPERATIONS,
             max_tensor_bytes: Self::MAX_TENSOR_BYTES,
             energy: EnergyOptions::default(),
@@ -280,7 +286,23 @@ impl Session {
     /// # Errors
     /// If it does not exist, or lies where scripts may not read; the hint names the flag that would allow it.
     pub fn readable(&self, path: &str) -> Result<PathBuf, Failure> {
-        self.sandbox.readable(path)
+        self.sandbox.readable(path, self.runs.current_directory().as_deref())
+    }
+
+    /// Where `path` is to be written, if the script may: in the directory of its last run, or below `--allow-write`.
+    ///
+    /// # Errors
+    /// If it lies elsewhere, or is one of the run's own files; the hint names the flag that would allow it.
+    pub fn writable(&self, path: &str) -> Result<PathBuf, Failure> {
+        self.sandbox.writable(path, self.runs.current_directory().as_deref())
+    }
+
+    /// Counts bytes that the script is about to write by itself.
+    ///
+    /// # Errors
+    /// Once there are more than all its files may have.
+    pub fn count_written(&self, bytes: usize) -> Result<(), Failure> {
+        self.sandbox.count_written(bytes)
     }
 
     /// The script as its first run was given it: a resumed one remembers where it lay.

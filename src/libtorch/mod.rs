@@ -2,6 +2,7 @@
 
 mod allocator;
 mod cuda;
+mod overflow;
 mod shim;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -9,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use thiserror::Error;
 
 pub use cuda::{cuda_bus_id, exit_now, load as load_cuda};
+pub use overflow::guard_stack;
 pub use shim::{AdamWStep, clear_grads, fused_adamw, grad_enabled};
 
 /// A failed libtorch operation: the first line of its message, without the C++ stack that follows.

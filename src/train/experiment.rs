@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::checkpoint::replace_file;
 use super::error::At;
+use super::lock::{RunLock, Taken};
 use super::{TrainError, TrainResult};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub struct Experiment {
     index: Index,
     /// How many runs this process has started.
     started: usize,
+    /// Of the directories made here; whoever resumes takes the lock of what is resumed beforehand.
+    locks: Vec<RunLock>,
+    resumed: bool,
 }
 
 impl Experiment {
@@ -51,7 +55,7 @@ impl Experiment {
             }
             root = runs.join(format!("{stamp}-{stem}-{n}"));
         }
-        Self { root, about, sources, index: Index::default(), started: 0 }
+        Self { root, about, sources, index: Index::default(), started: 0, locks: Vec::new(), resumed: false }
     }
 
     /// Carries on with what `root` holds.
@@ -61,7 +65,7 @@ impl Experiment {
             Ok(text) => serde_json::from_slice(&text).map_err(|err| TrainError::broken(&path, err))?,
             Err(_) => Index::default(),
         };
-        Ok(Self { root: root.to_owned(), about, sources, index, started: 0 })
+        Ok(Self { root: root.to_owned(), about, sources, index, started: 0, locks: Vec::new(), resumed: true })
     }
 
     pub fn root(&self) -> &Path {
@@ -84,6 +88,9 @@ impl Experiment {
         if place == 0 {
             let exists = self.root.join("run.json").exists();
             fs::create_dir_all(&self.root).at(&self.root)?;
+            if !self.resumed {
+                self.lock(&self.root.clone())?;
+            }
             return Ok((self.root.clone(), exists));
         }
         if place == 1 && self.index.runs.is_empty() {
@@ -117,10 +124,20 @@ impl Experiment {
             fs::remove_dir_all(&aside).at(&aside)?;
         }
         fs::create_dir_all(&aside).at(&aside)?;
+        self.lock(&aside)?;
         write_sources(&aside, &self.sources)?;
         self.write_index(&aside)?;
         fs::rename(&self.root, aside.join(&dir)).at(&self.root)?;
         fs::rename(&aside, &self.root).at(&aside)
+    }
+
+    /// Says to other processes that this one runs here, until it ends.
+    fn lock(&mut self, dir: &Path) -> TrainResult<()> {
+        match RunLock::take(dir).at(dir)? {
+            Taken::Held(lock) => self.locks.push(lock),
+            Taken::Busy(_) => return Err(TrainError::broken(dir, "another process is running in it")),
+        }
+        Ok(())
     }
 
     fn write_index(&self, root: &Path) -> TrainResult<()> {

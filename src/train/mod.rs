@@ -6,6 +6,7 @@ pub mod cost;
 pub mod error;
 pub mod experiment;
 pub mod goal;
+pub mod lock;
 pub mod metrics;
 pub mod optimizer;
 pub mod pictures;

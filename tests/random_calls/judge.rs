@@ -194,20 +194,22 @@ pub fn round(folder: &Path, seed: u64, count: usize, log: &mut Log, panics: &Sha
         log.begin(&format!("{text}, shown"));
         world.session.reset_operations();
         world.scope.set_or_push("result", value.clone());
-        match attempt(&mut world, "{ print(result); debug(result); `${result}` }") {
+        world.listen();
+        match attempt(&mut world, "{ debug(result); print(result); `${result}`.len() }") {
             Outcome::Panic => {
                 let place = panics.lock().unwrap().place.take().unwrap_or_default();
                 log.finding(&format!("panic when shown: {place} in {text}"));
                 return tally;
             }
             Outcome::Value(shown) => {
-                let shown = shown.into_string().unwrap_or_default();
+                let length = shown.as_int().unwrap_or_default();
+                let shown = world.printed.borrow().clone();
                 if let Some(ugly) =
                     ["dbp_host::", "rhai::", "alloc::", "Handle"].iter().find(|part| shown.contains(*part))
                 {
                     log.finding(&format!("shown with {ugly}: {shown} in {text}"));
                 }
-                if shown.len() < 100_000 {
+                if length < 100_000 {
                     let name = format!("r{}", dice.below(KEPT));
                     world.keep(&name, value);
                 }
@@ -228,12 +230,16 @@ pub fn round(folder: &Path, seed: u64, count: usize, log: &mut Log, panics: &Sha
 /// The call as a statement of its own, in a `try`, or under a loop.
 fn wrap(dice: &mut Dice, call: &Call) -> String {
     let text = &call.text;
-    match dice.below(20) {
+    match dice.below(30) {
         0 => {
             format!("{{ let value = (); try {{ value = {{ {text} }}; }} catch (err) {{ value = `${{err}}`; }} value }}")
         }
         1 => format!("{{ let n = 0; for x in {{ {text} }} {{ print(x); n += 1; if n > 2 {{ break; }} }} n }}"),
         2 => format!("{{ let work = || {{ {text} }}; work.call() }}"),
+        3 if dice.percent(50) => format!("for step in run.steps(run.step + 1) {{ {text} }}"),
+        3 => format!("run.untimed(|r| {{ for step in r.steps(r.step + 1) {{ {text} }} }})"),
+        4 if dice.percent(50) => format!("no_grad(|| {{ {text} }})"),
+        4 => format!("for batch in loader.micro(run.step) {{ {text} }}"),
         _ => text.clone(),
     }
 }

@@ -1,5 +1,6 @@
 //! The folder and the values that random calls work on.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
@@ -21,6 +22,8 @@ pub struct World {
     pub library: Library,
     pub engine: Rc<Engine>,
     pub scope: Scope<'static>,
+    /// What was printed last.
+    pub printed: Rc<RefCell<String>>,
     /// Names of variables by their type, as scripts know it.
     pub by_kind: BTreeMap<String, Vec<String>>,
 }
@@ -67,10 +70,8 @@ impl World {
         let ast = engine.compile_with_scope(&scope, SETUP).map_err(|err| err.to_string())?;
         let done = engine.run_ast_with_scope(&mut scope, &ast);
         done.map_err(|err| format!("the set-up failed: {}", Diagnosis::of(*err, &library, &engine)))?;
-        // A loop over steps sends output to its progress bar.
-        session.set_printer(|_| {});
         keep_weights(folder);
-        let mut world = Self { session, library, engine, scope, by_kind: BTreeMap::new() };
+        let mut world = Self { session, library, engine, scope, printed: Rc::default(), by_kind: BTreeMap::new() };
         world.sort_variables();
         Ok(world)
     }
@@ -79,6 +80,12 @@ impl World {
     pub fn keep(&mut self, name: &str, value: Dynamic) {
         self.scope.set_or_push(name, value);
         self.sort_variables();
+    }
+
+    /// Listens to what is printed; a loop over steps sends it to its progress bar.
+    pub fn listen(&self) {
+        let printed = Rc::clone(&self.printed);
+        self.session.set_printer(move |text| text.clone_into(&mut printed.borrow_mut()));
     }
 
     fn sort_variables(&mut self) {

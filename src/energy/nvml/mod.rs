@@ -172,6 +172,11 @@ fn name(device: &Device) -> String {
     device.name().unwrap_or_else(|_| "NVIDIA GPU of unknown name".into())
 }
 
+/// Bytes of memory that the GPU at `bus_id` has free; `None` where the driver does not say.
+pub fn free_memory(bus_id: &str) -> Option<u64> {
+    Some(load(None).ok()?.device_by_pci_bus_id(bus_id).ok()?.memory_info().ok()?.free)
+}
+
 fn bus_id(device: &Device) -> String {
     device.pci_info().map(|pci| pci.bus_id).unwrap_or_default()
 }

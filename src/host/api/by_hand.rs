@@ -5,7 +5,7 @@ use rhai::{Dynamic, Engine, Map, NativeCallContext};
 
 use super::models::ModelHandle;
 use super::tensor::{TensorHandle, size};
-use crate::host::convert;
+use crate::host::convert::{self, Fill};
 use crate::host::errors::{Failure, ScriptResult, script_error};
 use crate::libtorch::{grad_enabled, guarded};
 use crate::nn::NnError;
@@ -66,7 +66,8 @@ mod methods {
     /// ```rhai
     /// let layer = nn::linear(2, 1);
     /// layer.forward(tensor::ones([4, 2])).mean().backward();
-    /// let (weights, gradients) = (layer.named_parameters(), layer.gradients());
+    /// let weights = layer.named_parameters();
+    /// let gradients = layer.gradients();
     /// no_grad(|| { for name in gradients.keys() { weights[name].assign(weights[name] - 0.1 * gradients[name]); } });
     /// layer.zero_grad();
     /// assert(layer.gradients().is_empty());
@@ -85,7 +86,7 @@ mod methods {
     /// assert(x.to_array() == [[1.0, 2.0], [1.0, 2.0]]);
     /// ```
     #[rhai_fn(return_raw, pure)]
-    pub fn assign(ctx: NativeCallContext, x: &mut TensorHandle, values: Dynamic) -> ScriptResult<()> {
+    pub fn assign(ctx: NativeCallContext, x: &mut TensorHandle, values: Fill) -> ScriptResult<()> {
         if grad_enabled() && x.requires_grad() && x.is_leaf() {
             let failure =
                 Failure::script("assign: gradients are wanted for this tensor, so writing to it is no operation");

@@ -1,10 +1,11 @@
 //! More of `nn`: functions of tensors that models written in a script are made with.
 
 use rhai::plugin::*;
-use rhai::{Dynamic, FLOAT, INT, ImmutableString, NativeCallContext};
+use rhai::{FLOAT, INT, ImmutableString, NativeCallContext};
 use tch::Tensor;
 
 use super::tensor::{TensorHandle, size};
+use crate::host::convert::Pair;
 use crate::host::errors::{ScriptResult, check_arg, script_error};
 use crate::libtorch::guarded;
 
@@ -36,7 +37,8 @@ pub mod functions {
     /// `[N, heads, S, d]` → `[N, heads, L, d]`; without the heads too.
     ///
     /// ```rhai
-    /// let (q, kv) = (tensor::randn([2, 4, 5, 8]), tensor::randn([2, 4, 7, 8]));
+    /// let q = tensor::randn([2, 4, 5, 8]);
+    /// let kv = tensor::randn([2, 4, 7, 8]);
     /// assert(nn::attention(q, kv, kv).shape == [2, 4, 5, 8]);
     /// ```
     #[rhai_fn(return_raw)]
@@ -107,7 +109,7 @@ pub mod functions {
     pub fn resize(
         ctx: NativeCallContext,
         x: TensorHandle,
-        to: Dynamic,
+        to: Pair,
         how: ImmutableString,
     ) -> ScriptResult<TensorHandle> {
         use crate::host::options::{FromOption, ImageSize};

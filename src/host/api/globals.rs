@@ -58,7 +58,7 @@ mod globals {
     /// ```
     #[rhai_fn(return_raw)]
     pub fn assert(ctx: NativeCallContext, condition: bool, message: ImmutableString) -> ScriptResult<()> {
-        check_arg(&ctx, condition, || message.to_string())
+        check_arg(&ctx, condition, || if message.is_empty() { "assertion failed".into() } else { message.to_string() })
     }
 
     /// Fails unless `condition` holds.
@@ -76,8 +76,11 @@ mod globals {
     /// ```
     #[rhai_fn(return_raw)]
     pub fn nearest(ctx: NativeCallContext, name: ImmutableString, names: Array) -> ScriptResult<ImmutableString> {
-        let wrong = |kind: &str| script_error(&ctx, format!("names: expected an array of text, got {kind} in it"));
-        let text = |name: Dynamic| name.clone().into_immutable_string().map_err(|_| wrong(name.type_name()));
+        let text = |name: Dynamic| {
+            let kind = ctx.engine().map_type_name(name.type_name());
+            let wrong = || script_error(&ctx, format!("names: expected an array of text, got {kind} in it"));
+            name.into_immutable_string().map_err(|_| wrong())
+        };
         let names: Vec<ImmutableString> = names.into_iter().map(text).collect::<ScriptResult<_>>()?;
         Ok(suggest::nearest(&name, names.iter().map(ImmutableString::as_str)).unwrap_or_default().into())
     }

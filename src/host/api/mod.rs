@@ -13,6 +13,7 @@ mod custom;
 pub(in crate::host) mod data;
 mod decorrelation;
 mod energy;
+mod files;
 mod functional;
 mod globals;
 pub(in crate::host) mod models;
@@ -30,6 +31,7 @@ pub fn register(engine: &mut Engine) {
     by_hand::register(engine);
     data::register(engine);
     energy::register(engine);
+    files::register(engine);
     models::register(engine);
     nn::register(engine);
     optim::register(engine);

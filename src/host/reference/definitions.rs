@@ -55,8 +55,7 @@ fn item(function: &Function, with_docs: bool) -> Option<String> {
         }
         Role::IndexGetter | Role::IndexSetter => return None,
     };
-    let returns =
-        if function.returns.is_empty() && function.standard { "?".to_owned() } else { result(&function.returns) };
+    let returns = if function.returns_any { "?".to_owned() } else { result(&function.returns) };
     let docs = if with_docs { comment(&function.docs) } else { String::new() };
     Some(format!("{docs}{call} -> {returns};"))
 }

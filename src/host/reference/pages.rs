@@ -123,12 +123,15 @@ fn anchored<'s, 'a>(subject: &'s Subject<'a>) -> (bool, Vec<(&'static str, Strin
     let sections: Vec<&str> = subject.groups.iter().map(|group| section(subject.kind, group.role)).collect();
     let with_sections = sections.windows(2).any(|pair| pair[0] != pair[1]);
     let mut last = "";
+    let mut last_anchor = String::new();
     let groups = sections.into_iter().zip(&subject.groups).map(|(section, group)| {
         if with_sections && section != last {
-            anchors.next(section);
+            last_anchor = anchors.next(section);
             last = section;
         }
-        (section, anchors.next(group.name), group)
+        // What is no word is found by its section: a heading of signs alone has no anchor to rely on.
+        let anchor = if is_word(group.name) { anchors.next(group.name) } else { last_anchor.clone() };
+        (section, anchor, group)
     });
     let groups = groups.collect();
     (with_sections, groups)
@@ -151,7 +154,7 @@ fn page(subject: &Subject, links: &Links) -> String {
     if !groups.is_empty() {
         text.push_str("| | |\n| --- | --- |\n");
     }
-    for (_, anchor, group) in &groups {
+    for (_, anchor, group) in groups.iter().filter(|(_, _, group)| group.role != Role::Operator) {
         let summary = cell(&links.apply(&group.summary(), &file));
         text.push_str(&format!("| [`{}`]({anchor}) | {summary} |\n", cell(group.name)));
     }
@@ -161,22 +164,35 @@ fn page(subject: &Subject, links: &Links) -> String {
             text.push_str(&format!("\n## {section}\n"));
             last = section;
         }
-        let level = if with_sections { "###" } else { "##" };
-        text.push_str(&format!(
-            "\n{level} {}\n\n{}",
-            heading(group.name),
-            described(group, subject.kind, &file, links)
-        ));
+        if order(group.role) == order(Role::Operator) {
+            continue; // They share a table.
+        }
+        if is_word(group.name) {
+            text.push_str(&format!("\n{} {}\n", if with_sections { "###" } else { "##" }, group.name));
+        }
+        text.push_str(&format!("\n{}", described(group, subject.kind, &file, links)));
     }
+    let operators = groups.iter().map(|(_, _, group)| *group).filter(|group| group.role == Role::Operator);
+    text.push_str(&operators_table(operators, &file, links));
     text
 }
 
-/// Names of operators in code, because Markdown would take `*` for its own; other names as they are, for plain anchors.
-fn heading(name: &str) -> String {
-    match name.starts_with(|c: char| c.is_alphabetic() || c == '_') {
-        true => name.to_owned(),
-        false => format!("`{name}`"),
+/// Whether a name can be a heading; operators cannot, and Markdown would take `*` for its own.
+fn is_word(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+fn operators_table<'a>(groups: impl Iterator<Item = &'a Group<'a>>, file: &str, links: &Links) -> String {
+    let (mut rows, mut examples) = (String::new(), String::new());
+    for group in groups {
+        for (functions, docs) in group.docs() {
+            let signatures = functions.iter().map(|function| format!("`{}`", cell(&shown(function, Kind::Type))));
+            let (signatures, meaning) = (signatures.collect::<Vec<_>>().join("<br>"), docs.text.replace('\n', " "));
+            rows.push_str(&format!("| {signatures} | {} |\n", cell(&links.apply(&meaning, file))));
+        }
+        examples.extend(group.examples().map(|example| format!("\n{}", fence("rhai", example))));
     }
+    if rows.is_empty() { rows } else { format!("\n| | |\n| --- | --- |\n{rows}{examples}") }
 }
 
 /// Signatures, meaning, examples.
@@ -216,12 +232,16 @@ fn module_page(module: &StdModule, links: &Links) -> String {
         text.push_str(&format!("\n{}", fence("rhai", &format!("import \"std/{name}\" as {name};"))));
     }
     text.push_str(&format!("\nIts source is `stdlib/{name}.rhai`, for you to copy and change.\n"));
-    for function in &module.functions {
-        let signature = fence("text", &format!("{name}::{}", function.signature()));
-        let docs = links.apply(&function.docs.text, &file);
-        text.push_str(&format!("\n## {}\n\n{signature}\n{docs}\n", function.name));
-        if let Some(example) = &function.docs.example {
-            text.push_str(&format!("\n{}", fence("rhai", example)));
+    for overloads in module.functions.chunk_by(|a, b| a.name == b.name) {
+        let signatures: Vec<String> =
+            overloads.iter().map(|function| format!("{name}::{}", function.signature())).collect();
+        text.push_str(&format!("\n## {}\n\n{}", overloads[0].name, fence("text", &signatures.join("\n"))));
+        for (function, signature) in overloads.iter().zip(&signatures) {
+            let which = if overloads.len() > 1 { format!("`{signature}`: ") } else { String::new() };
+            text.push_str(&format!("\n{which}{}\n", links.apply(&function.docs.text, &file)));
+            if let Some(example) = &function.docs.example {
+                text.push_str(&format!("\n{}", fence("rhai", example)));
+            }
         }
     }
     text

@@ -28,6 +28,7 @@ pub fn shown(function: &Function, kind: Kind) -> String {
         },
     };
     match function.returns.as_str() {
+        "" if function.returns_any => format!("{call} -> any"),
         "" => call,
         returns => format!("{call} -> {returns}"),
     }

@@ -74,6 +74,7 @@ fn converse(state: &Rc<RefCell<State>>) -> Result<Outcome, Failure> {
                 Ok(Then::GoOn) => {}
                 Ok(Then::Quit) => return Ok(Outcome::Done),
                 Err(outcome) if signals::ending() => return Ok(outcome),
+                Err(Outcome::Interrupted) if state.explained => break,
                 Err(outcome) => {
                     if let Some(text) = described(&outcome, colors) {
                         say(&text);

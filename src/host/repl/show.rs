@@ -17,7 +17,9 @@ const MAX_VALUES: usize = 100;
 /// Entries of an array or a map that are printed, and characters of a text inside one.
 const MAX_ENTRIES: usize = 60;
 const MAX_TEXT: usize = 60;
-/// Names of layers or classes in a list.
+/// Names of decorrelated layers.
+const MAX_LAYERS: usize = 24;
+/// Names of layers or classes in a line.
 const MAX_NAMES: usize = 8;
 /// Arrays inside arrays.
 const MAX_DEPTH: usize = 8;
@@ -346,11 +348,14 @@ fn model_text(model: &ModelHandle) -> String {
     let chosen = match decorrelated.len() {
         0 => "no layer is decorrelated".to_owned(),
         count => {
+            let mut shown = names(&decorrelated);
+            if count > MAX_LAYERS {
+                shown.truncate(MAX_LAYERS - 1);
+                shown.push(format!("… {} more", count + 1 - MAX_LAYERS));
+            }
+            let shown = filled(&shown, "  ");
             let all = registry.layers().len();
-            format!(
-                "{count} of {all} layers are decorrelated:\n{}",
-                filled(&names(&decorrelated), "  ").trim_end_matches([',', '\n'])
-            )
+            format!("{count} of {all} layers are decorrelated:\n{}", shown.trim_end_matches([',', '\n']))
         }
     };
     let device = match registry.device() {

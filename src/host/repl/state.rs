@@ -46,6 +46,8 @@ pub struct State {
     transcript: Transcript,
     /// The entry of the transcript that made the last value.
     last: Option<usize>,
+    /// Whether whoever ended the last input has said why.
+    pub explained: bool,
 }
 
 impl State {
@@ -63,6 +65,7 @@ impl State {
             imports: Vec::new(),
             transcript: Transcript::default(),
             last: None,
+            explained: false,
             session,
             engine,
         })
@@ -148,6 +151,7 @@ impl State {
         let result = caught(|| work(self)).unwrap_or_else(|bug| Err(bug.into()));
         signals::end_input();
         session.set_in_training(false);
+        self.explained = session.pending_stop().is_some();
         session.clear_stop();
         result
     }

@@ -7,11 +7,12 @@
 use std::cell::RefCell;
 
 use rhai::plugin::*;
-use rhai::{Dynamic, Engine, FnPtr, ImmutableString, Module, NativeCallContext};
+use rhai::{Dynamic, Engine, EvalAltResult, FnPtr, ImmutableString, Module, NativeCallContext};
 use tch::{Kind, Tensor};
 
 use super::models::{ModelHandle, Network};
 use super::tensor::TensorHandle;
+use crate::host::convert::SomePart;
 use crate::host::errors::{Failure, ScriptResult, script_error};
 use crate::host::session::Session;
 use crate::host::suggest::did_you_mean;
@@ -190,14 +191,21 @@ mod methods {
     }
 
     /// A part of a custom model by its name, as in `m.encoder`: a parameter or buffer is a tensor, all others are models.
+    ///
+    /// ```rhai
+    /// let net = models::custom();
+    /// for i in 0..3 { net.linear(`layer${i}`, 4, 4); }
+    /// net.forward = |m, x| {
+    ///     for i in 0..3 { x = m[`layer${i}`].forward(x).relu(); }
+    ///     x
+    /// };
+    /// assert(net.forward(tensor::ones([2, 4])).shape == [2, 4]);
+    /// ```
     #[rhai_fn(index_get, return_raw, pure)]
-    pub fn part(ctx: NativeCallContext, model: &mut ModelHandle, name: ImmutableString) -> ScriptResult<Dynamic> {
+    pub fn part(ctx: NativeCallContext, model: &mut ModelHandle, name: ImmutableString) -> ScriptResult<SomePart> {
         let Network::Custom(own) = model.network() else {
-            let hint = did_you_mean(&name, parts::PROPERTIES.iter().copied());
-            return Err(script_error(
-                &ctx,
-                Failure { hint, ..Failure::script(format!("Model has no property `{name}`")) },
-            ));
+            // Rhai then says what it would say of any type's unknown property.
+            return Err(EvalAltResult::ErrorIndexingType("Model".to_owned(), ctx.call_position()).into());
         };
         match own.part(&name) {
             Some(Part::Tensor(tensor)) => Ok(Dynamic::from(tensor)),

@@ -10,7 +10,7 @@ use super::{Custom, Part, custom, named};
 use crate::host::api::models::{ModelHandle, Network};
 use crate::host::api::nn::conv_config;
 use crate::host::api::tensor::{TensorHandle, size};
-use crate::host::convert;
+use crate::host::convert::{self, Initial, Number, Pair, Shape};
 use crate::host::errors::{Failure, ScriptResult, check_arg, script_error};
 use crate::host::options::{OptionMap, number};
 use crate::nn::{
@@ -248,7 +248,7 @@ mod methods {
         name: ImmutableString,
         in_channels: INT,
         out_channels: INT,
-        kernel: Dynamic,
+        kernel: Pair,
         options: Map,
     ) -> ScriptResult<ModelHandle> {
         let mut options = OptionMap::new(&ctx, "conv2d", options);
@@ -259,6 +259,12 @@ mod methods {
     }
 
     /// Adds a normalization of the last dimension, eps 1e-6, with weight and bias. Shapes: `[…, width]` → the same.
+    ///
+    /// ```rhai
+    /// let net = models::custom();
+    /// net.layer_norm("norm", 2);
+    /// assert(net.norm.forward(tensor::from([[1.0, 3.0]])).allclose(tensor::from([[-1.0, 1.0]])));
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn layer_norm(
         ctx: NativeCallContext,
@@ -274,6 +280,12 @@ mod methods {
     }
 
     /// Adds a batch normalization of images; running statistics are saved with the weights. Shapes: `[N, C, H, W]` → the same.
+    ///
+    /// ```rhai
+    /// let net = models::custom();
+    /// net.batch_norm("norm", 3);
+    /// assert(net.norm.forward(tensor::randn([8, 3, 4, 4])).mean().abs().item() < 1e-5);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn batch_norm(
         ctx: NativeCallContext,
@@ -302,7 +314,7 @@ mod methods {
         ctx: NativeCallContext,
         model: &mut ModelHandle,
         name: ImmutableString,
-        rate: Dynamic,
+        rate: Number,
     ) -> ScriptResult<ModelHandle> {
         let rate = convert::float(&ctx, "rate", &rate)?;
         check_arg(&ctx, (0.0..1.0).contains(&rate), || format!("rate: expected 0 or more, below 1, got {rate}"))?;
@@ -311,6 +323,12 @@ mod methods {
     }
 
     /// Adds a table of `count` rows, normal with standard deviation 0.02, looked up by whole numbers. Shapes: `[…]` → `[…, width]`.
+    ///
+    /// ```rhai
+    /// let net = models::custom();
+    /// net.embedding("word", 100, 16);
+    /// assert(net.word.forward(tensor::from([[3, 1, 4]])).shape == [1, 3, 16]);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn embedding(
         ctx: NativeCallContext,
@@ -332,7 +350,7 @@ mod methods {
         ctx: NativeCallContext,
         model: &mut ModelHandle,
         name: ImmutableString,
-        shape: Dynamic,
+        shape: Shape,
     ) -> ScriptResult<TensorHandle> {
         parameter(ctx, model, name, shape, Dynamic::from("zeros"))
     }
@@ -355,8 +373,8 @@ mod methods {
         ctx: NativeCallContext,
         model: &mut ModelHandle,
         name: ImmutableString,
-        shape: Dynamic,
-        init: Dynamic,
+        shape: Shape,
+        init: Initial,
     ) -> ScriptResult<TensorHandle> {
         let shape = convert::shape(&ctx, "shape", &shape)?;
         let (init, decay) = initial(&ctx, init, shape.len())?;
@@ -370,6 +388,13 @@ mod methods {
 
     /// Adds a copy of a tensor that is saved with the weights but not trained: positions, statistics, an optimizer's memory.
     /// `m.name.assign(…)` changes it. Returns it.
+    ///
+    /// ```rhai
+    /// let net = models::custom();
+    /// net.buffer("mean", tensor::zeros([3]));
+    /// net.mean.assign(tensor::ones([3]));
+    /// assert(net.parameters == 0 && net.tensor("mean").sum().item() == 3.0);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn buffer(
         ctx: NativeCallContext,
@@ -407,6 +432,14 @@ mod methods {
 
     /// Adds a copy of another model, with its weights: a vision transformer, the encoder of a masked autoencoder, or a layer. Every
     /// R is folded into its weight, and the other model stays as it is. Returns it.
+    ///
+    /// ```rhai
+    /// let net = models::custom();
+    /// net.add("encoder", models::vit(#{ image_size: 16, patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2 }));
+    /// net.linear("head", 16, 3);
+    /// net.forward = |m, x| m.head.forward(m.encoder.forward(x).mean(1));
+    /// assert(net.forward(tensor::ones([2, 3, 16, 16])).shape == [2, 3]);
+    /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn add(
         ctx: NativeCallContext,

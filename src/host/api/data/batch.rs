@@ -117,15 +117,18 @@ pub struct ValPass {
     normalization: Rc<data::Normalization>,
     dataset: Dataset,
     device: tch::Device,
+    /// Batches that it ends after; `None` is all.
+    left: Option<usize>,
 }
 
 impl ValPass {
-    pub fn new(loader: &ValLoader, device: tch::Device) -> Self {
+    pub fn new(loader: &ValLoader, device: tch::Device, left: Option<usize>) -> Self {
         Self {
             batches: Rc::new(RefCell::new(loader.iter())),
             normalization: Rc::new(loader.normalization().clone()),
             dataset: loader.dataset().clone(),
             device,
+            left,
         }
     }
 }
@@ -134,6 +137,9 @@ impl Iterator for ValPass {
     type Item = ScriptResult<BatchHandle>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(1)?;
+        }
         let batch = self.batches.borrow_mut().next()?;
         let made = batch.map_err(Failure::from).and_then(|batch| {
             // A constant key: every validation masks alike, so curves compare.

@@ -1,6 +1,5 @@
 //! What is in a dataset: `describe`, `preview`, class frequencies and weights, and what brightness alone tells.
 
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use rhai::plugin::*;
@@ -11,6 +10,7 @@ use crate::data::summary::Summary;
 use crate::data::{DataError, Dataset, intensity};
 use crate::host::api::segmentation::ScoresHandle;
 use crate::host::errors::{Failure, ScriptResult, script_error};
+use crate::host::sandbox::{real_place, write_whole};
 use crate::host::session::Session;
 
 pub fn register(engine: &mut Engine) {
@@ -31,10 +31,10 @@ fn floats(values: Vec<f64>) -> Array {
     values.into_iter().map(|value| Dynamic::from(value as FLOAT)).collect()
 }
 
-/// The file that `path` names in the directory of the last run, or in `previews/` of the current folder.
+/// The file that `path` names in the directory of the last run, or in `previews/` of the current folder; and that directory.
 ///
 /// Errors: a path that leaves it.
-fn place(session: &Session, path: &str) -> Result<PathBuf, Failure> {
+fn place(session: &Session, path: &str) -> Result<(PathBuf, PathBuf), Failure> {
     let relative = Path::new(path);
     let stays = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if path.is_empty() || !stays || path.contains(['\\', ':']) {
@@ -47,19 +47,22 @@ fn place(session: &Session, path: &str) -> Result<PathBuf, Failure> {
     if file.extension().is_none_or(|extension| extension != "png") {
         file.as_mut_os_string().push(".png");
     }
-    Ok(file)
+    Ok((root, file))
 }
 
-fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
+/// Writes `file`, which lies below `root` by name; it must do so in truth, too.
+fn write(root: &Path, file: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let failed = |err: std::io::Error| Failure::machine(format!("cannot write {}: {err}", file.display()));
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
-        // A link in the way would lead out of the directory.
-        if fs::symlink_metadata(file).is_ok_and(|metadata| metadata.is_symlink()) {
-            return Err(Failure::script(format!("{} is a link: it is not written through", file.display())));
-        }
+    if root == Path::new(PREVIEWS) && root.is_symlink() {
+        return Err(Failure::script(format!("{PREVIEWS} is a link: it is not written through")));
     }
-    fs::write(file, bytes).map_err(failed)
+    std::fs::create_dir_all(root).map_err(failed)?;
+    let root = root.canonicalize().map_err(failed)?;
+    let file = std::path::absolute(file).map_err(failed)?;
+    match real_place(&file).filter(|real| real.starts_with(&root)) {
+        Some(real) => write_whole(&real, bytes),
+        None => Err(Failure::script(format!("{}: a link that leads elsewhere is not written through", file.display()))),
+    }
 }
 
 #[export_module]
@@ -96,9 +99,9 @@ mod methods {
     /// ```
     #[rhai_fn(return_raw, pure)]
     pub fn preview(ctx: NativeCallContext, dataset: &mut DatasetHandle, path: ImmutableString) -> ScriptResult<String> {
-        let file = place(&Session::of(&ctx), &path).map_err(|err| script_error(&ctx, err))?;
+        let (root, file) = place(&Session::of(&ctx), &path).map_err(|err| script_error(&ctx, err))?;
         let bytes = dataset.0.preview().map_err(|err| script_error(&ctx, err))?;
-        write(&file, &bytes).map_err(|err| script_error(&ctx, err))?;
+        write(&root, &file, &bytes).map_err(|err| script_error(&ctx, err))?;
         Ok(file.display().to_string())
     }
 

@@ -17,6 +17,7 @@ use crate::host::convert::{self, Number};
 use crate::host::errors::{self, Failure, ScriptResult, check_arg, script_error};
 use crate::host::options::OptionMap;
 use crate::host::session::Session;
+use crate::host::smoke;
 
 impl From<DataError> for Failure {
     fn from(err: DataError) -> Self {
@@ -104,7 +105,7 @@ mod functions {
     /// ```
     #[rhai_fn(name = "open", return_raw)]
     pub fn open_named(ctx: NativeCallContext, spec: ImmutableString) -> ScriptResult<DatasetHandle> {
-        open::named(&ctx, &spec)
+        open::named(&ctx, &spec).map(|opened| smoke::few(&Session::of(&ctx), opened))
     }
 
     /// Opens a dataset by options, which say what it is: a folder, generated photographs, or images with masks that are matched by
@@ -138,7 +139,7 @@ mod functions {
     /// ```
     #[rhai_fn(name = "open", return_raw)]
     pub fn open_map(ctx: NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
-        open::by_options(&ctx, spec)
+        open::by_options(&ctx, spec).map(|opened| smoke::few(&Session::of(&ctx), opened))
     }
 
     /// Batches for training, prepared ahead by threads; each is a function of the seed and the step alone.
@@ -305,6 +306,7 @@ mod methods {
         seed: INT,
     ) -> ScriptResult<DatasetHandle> {
         let seed = whole(&ctx, "seed", seed)? as u64;
+        let part = smoke::part(&Session::of(&ctx), &dataset.0, part);
         let chosen = match part.as_int() {
             Ok(count) => dataset.0.subset_count(whole(&ctx, "part", count)?, seed),
             Err(_) => dataset.0.subset_fraction(convert::float(&ctx, "part", &part)?, seed),
@@ -337,7 +339,7 @@ mod methods {
         let (train, val) = dataset.0.split(fraction, seed).map_err(|err| script_error(&ctx, err))?;
         Ok(Map::from([
             ("train".into(), Dynamic::from(DatasetHandle(train))),
-            ("val".into(), Dynamic::from(DatasetHandle(val))),
+            ("val".into(), Dynamic::from(smoke::few(&Session::of(&ctx), DatasetHandle(val)))),
         ]))
     }
 
@@ -407,6 +409,6 @@ mod methods {
     /// ```
     #[rhai_fn(pure)]
     pub fn batches(ctx: NativeCallContext, loader: &mut ValLoaderHandle) -> ValPass {
-        ValPass::new(&loader.loader, Session::of(&ctx).options.device)
+        ValPass::new(&loader.loader, Session::of(&ctx).options.device, smoke::validation_batches(&Session::of(&ctx)))
     }
 }

@@ -6,6 +6,7 @@ use crate::data::{self, Crop, Dataset, Jitter, LoaderConfig};
 use crate::host::errors::{ScriptResult, check_arg};
 use crate::host::options::{FromOption, ImageSize, OptionMap, number};
 use crate::host::session::Session;
+use crate::host::smoke;
 
 impl FromOption for Crop {
     const EXPECTED: &'static str = "\"random\", \"center\" or \"none\"";
@@ -22,7 +23,7 @@ impl FromOption for Crop {
 /// The options that all loaders take.
 pub fn config(options: &mut OptionMap, what: &'static str, crop: Crop) -> ScriptResult<LoaderConfig> {
     let ImageSize(height, width) = options.need("image_size")?;
-    Ok(LoaderConfig {
+    let mut config = LoaderConfig {
         batch: options.count("batch")?.ok_or_else(|| options.error(format!("{what}: the option batch is missing")))?
             as usize,
         micro_batches: options.count("micro_batches")?.unwrap_or(1) as usize,
@@ -31,7 +32,9 @@ pub fn config(options: &mut OptionMap, what: &'static str, crop: Crop) -> Script
         flip: options.or("flip", true)?,
         seed: Session::of(options.context()).seed(),
         workers: options.count("workers")?.map_or_else(data::default_workers, |n| n.max(1) as usize),
-    })
+    };
+    smoke::shrink(&Session::of(options.context()), &mut config);
+    Ok(config)
 }
 
 /// The changes of color that `jitter` asks for: the paper's, none, or those of a map, in which what is not named stays out.

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::RunHandle;
 use crate::host::energy::say_cost;
 use crate::host::errors::{ScriptResult, Stop, unplaced};
+use crate::host::preflight::Timing;
 use crate::host::say::say;
 use crate::host::session::Session;
 use crate::train::run::{Goal, Status};
@@ -34,6 +35,7 @@ struct State {
     /// Whether a step has been handed out and not ended yet.
     in_step: Cell<bool>,
     ended: Cell<bool>,
+    timing: Timing,
     /// Number of the version whose hooks were patched in, and what calls them.
     patched: RefCell<Option<(usize, Rc<GlobalRuntimeState>)>>,
 }
@@ -79,7 +81,7 @@ impl Iterator for Steps {
 impl Steps {
     pub fn new(handle: RunHandle, global: GlobalRuntimeState) -> Self {
         let (in_step, ended) = (Cell::new(false), Cell::new(false));
-        let state = State { handle, in_step, ended, patched: RefCell::default() };
+        let state = State { handle, in_step, ended, patched: RefCell::default(), timing: Timing::default() };
         Self { state: Rc::new(state), global: Rc::new(global) }
     }
 
@@ -141,6 +143,9 @@ impl Steps {
         let step = handle.run.borrow().step();
         if let Some(progress) = handle.progress.borrow().as_ref() {
             progress.step(step, line.as_ref());
+            if let Some(left) = self.state.timing.after_step(&handle.run.borrow()) {
+                progress.print(|| say(&format!("{}: {left}", handle.name)));
+            }
         }
         let validated = line.is_some_and(|line| handle.run.borrow().is_validation(&line));
         let new_epoch = handle.run.borrow().epoch() > epoch_before;

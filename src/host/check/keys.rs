@@ -20,9 +20,12 @@ const SETTINGS: &str = "settings";
 /// Settings that are maps of options, with the function whose options they are.
 const MAPS: [(&str, &str); 2] = [("dbp", "decorrelate"), ("energy", "energy::meter")];
 
-/// Names out of std modules, asked for once.
+/// The function of a module and its argument.
+type Question = (String, String);
+
+/// Names out of std modules, asked for once; `None` where the module has no such function.
 #[derive(Default)]
-pub struct Answers(RefCell<HashMap<(String, String), Option<Vec<String>>>>);
+pub struct Answers(RefCell<HashMap<Question, Option<Vec<String>>>>);
 
 impl Answers {
     /// What `function(argument)` of a std module answers, or `function()`.

@@ -26,7 +26,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that `main.rs` may name beside this one.
-const MAIN_CRATES: &[&str] = &["std", "clap", "dbp_host", "crate", "self"];
+const MAIN_CRATES: &[&str] = &["std", "clap", "clap_complete", "dbp_host", "crate", "self"];
 
 const MAX_LINES: usize = 600;
 

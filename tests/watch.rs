@@ -181,8 +181,7 @@ fn hooks_are_patched_into_the_run_however_they_are_saved() {
     fs::write(&script, with_letter("K")).unwrap();
     watch.until_said("K");
     // What a hook calls, and a hook that is new.
-    let more =
-        with_letter("L").replace("${letter} ", "${letter} ") + "\nfn on_validation(run) { print(\"validated\"); }";
+    let more = with_letter("L") + "\nfn on_validation(run) { print(\"validated\"); }";
     fs::write(&script, &more).unwrap();
     watch.until_said("validated");
     // A comment changes nothing.
@@ -280,7 +279,7 @@ fn weights_and_step_are_carried_over_while_they_fit() {
     watch.until_said("A 7");
     fs::write(watch.script(), with_letter("B").replace("warmup_steps: 1,", "warmup_steps: 2,")).unwrap();
     watch.until_said("B");
-    let stopped = watch.steps().iter().filter(|(letter, _)| letter == "A").next_back().unwrap().1;
+    let stopped = watch.steps().iter().rfind(|(letter, _)| letter == "A").unwrap().1;
     let first = watch.steps().iter().find(|(letter, _)| letter == "B").unwrap().1;
     assert_eq!(first, stopped + 1);
     let runs = watch.runs();

@@ -100,14 +100,6 @@ impl Progress {
         parts.join(" · ")
     }
 
-    /// Writes a line of the script's output above the bar.
-    pub fn print(&self, write: impl FnOnce()) {
-        match &self.bar {
-            Some(bar) => bar.suspend(write),
-            None => write(),
-        }
-    }
-
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.abandon();

@@ -12,20 +12,23 @@ thread_local! {
 
 /// A message, on stderr; above the bar of a run, if this thread has one.
 pub fn say(text: &str) {
-    let write = || _ = writeln!(std::io::stderr().lock(), "{text}");
-    let bar = BAR.with_borrow(Clone::clone);
-    match bar {
-        Some(bar) => bar.suspend(write),
-        None => write(),
-    }
+    above_the_bar(|| _ = writeln!(std::io::stderr().lock(), "{text}"));
 }
 
-/// Sets the bar that messages are not to be mixed with.
+/// A result, on stdout; above the bar as well.
+pub fn print_line(text: &str) {
+    above_the_bar(|| _ = writeln!(std::io::stdout().lock(), "{text}"));
+}
+
+/// Sets the bar that lines are not to be mixed with.
 pub fn set_bar(bar: Option<ProgressBar>) {
     BAR.set(bar);
 }
 
-/// A result, on stdout.
-pub fn print_line(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+/// `write` must not come here again: a bar that is suspended cannot be suspended.
+fn above_the_bar(write: impl FnOnce()) {
+    match BAR.with_borrow(Clone::clone) {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
 }

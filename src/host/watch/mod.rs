@@ -20,7 +20,7 @@ use rhai::{AST, Engine, EvalAltResult};
 
 use super::errors::{EXIT_INTERRUPTED, Failure, ScriptResult};
 use super::resolver::{Library, SourceStore, literal_imports};
-use super::say::{print_line, say};
+use super::say::say;
 use super::session::{Options, Session};
 use super::warm::Warm;
 use super::{Diagnosis, Outcome};
@@ -264,7 +264,6 @@ fn run_again_and_again(options: &Options, carry_on: bool) -> Result<i32, Failure
         let engine = super::engine::build(&session);
         watching.begin(&session.library)?;
         let outcome = super::guarded(|| super::execute_with(&session, &engine));
-        session.set_printer(print_line);
         if let Outcome::Interrupted = outcome {
             return Ok(EXIT_INTERRUPTED);
         }

@@ -1,7 +1,5 @@
 //! What a script does with a run: its steps, its figures, its pictures.
 
-use std::rc::Rc;
-
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, FLOAT, FnPtr, INT, ImmutableString, Map, NativeCallContext};
 use serde_json::Value;
@@ -14,7 +12,6 @@ use crate::host::convert::MaybeMap;
 use crate::host::errors::{ScriptResult, script_error};
 use crate::host::preflight;
 use crate::host::progress::Progress;
-use crate::host::say::print_line;
 use crate::host::session::Session;
 use crate::host::smoke;
 
@@ -56,13 +53,8 @@ mod methods {
             }
             inner.step()
         };
-        let progress = Rc::clone(&run.progress);
         let figure = run.run.borrow().figure().to_owned();
-        *progress.borrow_mut() = (first < total).then(|| Progress::new(&run.name, &figure, first, total));
-        Session::of(&ctx).set_printer(move |text| match progress.borrow().as_ref() {
-            Some(progress) => progress.print(|| print_line(text)),
-            None => print_line(text),
-        });
+        *run.progress.borrow_mut() = (first < total).then(|| Progress::new(&run.name, &figure, first, total));
         Ok(Steps::new(run.clone(), ctx.global_runtime_state().clone()))
     }
 

@@ -144,7 +144,7 @@ impl Steps {
         if let Some(progress) = handle.progress.borrow().as_ref() {
             progress.step(step, line.as_ref());
             if let Some(left) = self.state.timing.after_step(&handle.run.borrow()) {
-                progress.print(|| say(&format!("{}: {left}", handle.name)));
+                say(&format!("{}: {left}", handle.name));
             }
         }
         let validated = line.is_some_and(|line| handle.run.borrow().is_validation(&line));

@@ -2,6 +2,9 @@
 
 use std::cell::RefCell;
 use std::io::Write;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
 
 use indicatif::ProgressBar;
 
@@ -18,6 +21,24 @@ pub fn say(text: &str) {
 /// A result, on stdout; above the bar as well.
 pub fn print_line(text: &str) {
     above_the_bar(|| _ = writeln!(std::io::stdout().lock(), "{text}"));
+}
+
+/// Does `work`; says `text` if that takes more than a second.
+pub fn while_slow<T>(text: &str, work: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        let (done, waiting) = channel::<()>();
+        let bar = BAR.with_borrow(Clone::clone);
+        // Without a thread nothing is said.
+        let _ = thread::Builder::new().spawn_scoped(scope, move || {
+            if waiting.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+                set_bar(bar);
+                say(text);
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 /// Sets the bar that lines are not to be mixed with.

@@ -16,6 +16,7 @@ use crate::data::{self, Crop, DataError, Dataset, Loader, Segmentation, ValLoade
 use crate::host::convert::{self, Number};
 use crate::host::errors::{self, Failure, ScriptResult, check_arg, script_error};
 use crate::host::options::OptionMap;
+use crate::host::say::while_slow;
 use crate::host::session::Session;
 use crate::host::smoke;
 
@@ -42,6 +43,9 @@ pub struct LoaderHandle {
 pub struct ValLoaderHandle {
     pub loader: Rc<ValLoader>,
 }
+
+/// What a loader does before its first batch, where it has to know how bright images are.
+const LOOKING: &str = "data: reading images for their mean and deviation";
 
 pub fn register(engine: &mut Engine) {
     engine.register_global_module(exported_module!(types).into());
@@ -169,7 +173,8 @@ mod functions {
         let known = options.get::<Map>("normalization")?.map(|given| normalization(&ctx, given)).transpose()?;
         options.finish()?;
         let seed = config.seed;
-        let loader = Loader::new(normalized(&ctx, dataset.0, known)?, config).map_err(|err| script_error(&ctx, err))?;
+        let dataset = normalized(&ctx, dataset.0, known)?;
+        let loader = while_slow(LOOKING, || Loader::new(dataset, config)).map_err(|err| script_error(&ctx, err))?;
         Ok(LoaderHandle { loader: Rc::new(loader), seed })
     }
 
@@ -209,7 +214,8 @@ mod functions {
         };
         options.finish()?;
         let seed = config.seed;
-        let loader = Loader::pairs(dataset.0, config, pairs).map_err(|err| script_error(&ctx, err))?;
+        let made = while_slow(LOOKING, || Loader::pairs(dataset.0, config, pairs));
+        let loader = made.map_err(|err| script_error(&ctx, err))?;
         Ok(LoaderHandle { loader: Rc::new(loader), seed })
     }
 
@@ -238,7 +244,7 @@ mod functions {
         options.finish()?;
         let dataset = normalized(&ctx, dataset.0, known)?;
         let pairs = Segmentation { long_edge: (1, 1), jitter: None, eval_edge };
-        let made = ValLoader::whole(dataset, batch, pairs, workers);
+        let made = while_slow(LOOKING, || ValLoader::whole(dataset, batch, pairs, workers));
         Ok(ValLoaderHandle { loader: Rc::new(made.map_err(|err| script_error(&ctx, err))?) })
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
             let text = library.text(source).unwrap_or_default();
             let hint = if module_names(engine, imported_names(&text)).contains(name) {
                 Some(format!("`{name}` holds functions, which are called as `{name}::…`"))
-            } else if names().contains(name) {
+            } else if names().contains(name) && in_function(&text, *position) {
                 Some("functions see no variables from outside; hand them over as arguments".to_owned())
             } else {
                 variable_hint(name, *position, &text, &names())
@@ -97,8 +97,42 @@ pub(super) fn variable_hint(name: &str, position: Position, text: &str, names: &
     let line = position.line().and_then(|line| text.lines().nth(line - 1)).unwrap_or_default();
     let from =
         position.position().and_then(|column| line.char_indices().nth(column.max(1) - 1)).map_or(0, |(at, _)| at);
-    let near = || did_you_mean(name, names.iter().map(String::as_str));
-    slips::variable(name, line, &line[from..]).or_else(near)
+    let near = did_you_mean(name, names.iter().map(String::as_str));
+    let set = || slips::assigned(name, &line[..from], line[from..].strip_prefix(name)?);
+    slips::variable(name, line, &line[from..]).or_else(|| match (near, set()) {
+        (Some(near), Some(set)) => Some(format!("{near} {set}")),
+        (near, set) => near.or(set),
+    })
+}
+
+/// Whether `position` is inside of a function of the source.
+fn in_function(text: &str, position: Position) -> bool {
+    let (Some(last), Some(column)) = (position.line(), position.position()) else { return false };
+    let (mut depth, mut function, mut awaited) = (0_usize, None, false);
+    for (at, line) in text.lines().enumerate().take(last) {
+        let code = line.split("//").next().unwrap_or_default();
+        let code: String = code.chars().take(if at + 1 == last { column - 1 } else { usize::MAX }).collect();
+        let start = code.trim_start();
+        awaited |= start.starts_with("fn ") || start.starts_with("private fn ");
+        for c in code.chars() {
+            match c {
+                '{' => {
+                    depth += 1;
+                    if std::mem::take(&mut awaited) {
+                        function.get_or_insert(depth);
+                    }
+                }
+                '}' => {
+                    if function == Some(depth) {
+                        function = None;
+                    }
+                    depth = depth.saturating_sub(1);
+                }
+                _ => {}
+            }
+        }
+    }
+    function.is_some()
 }
 
 /// What an unknown module was probably to be, or how it is brought in.
@@ -192,14 +226,15 @@ fn unknown_function(signature: &str, position: Position, source: &str, library: 
         return if nothing { failure.with_hint(hint) } else { failure };
     }
     let text = library.text(source).unwrap_or_default();
-    let mut known = natives(&Reference::of(engine));
+    let reference = Reference::of(engine);
+    let mut known = natives(&reference);
     known.extend(library.functions(source).into_iter().map(|(name, params)| Callable::scripted(name, params)));
     let method = is_method_call(&text, position);
-    match judge(&Call { name, method, args }, &known.iter().collect::<Vec<_>>()) {
+    match judge(&Call { name, method, args: args.clone() }, &known.iter().collect::<Vec<_>>()) {
         Some(fault) if fault.code == "unknown-function" && declared_names(&text).iter().any(|own| own == name) => {
             fault.failure.with_hint(variable_called(name))
         }
-        Some(fault) => fault.failure,
+        Some(fault) => fault.with_property(name, args.first().map_or("", String::as_str), &reference).failure,
         // The name and the number are right: it is not to be called from outside.
         None if name.contains("::") => private(name),
         None => Failure::script(format!("wrong arguments: {name}({arguments})")),
@@ -208,7 +243,9 @@ fn unknown_function(signature: &str, position: Position, source: &str, library: 
 
 /// Why calling what a variable holds does not work like this.
 pub(super) fn variable_called(name: &str) -> String {
-    format!("`{name}` is a variable; what it holds is called with `{name}.call(…)`")
+    format!(
+        "`{name}` is a variable; a function in it is called with `{name}.call(…)`, a model with `{name}.forward(…)`"
+    )
 }
 
 /// A call of a function that a module keeps for itself.

@@ -98,6 +98,19 @@ pub struct Fault {
     pub argument: Option<usize>,
 }
 
+impl Fault {
+    /// With the hint that `name` is a property of `receiver`, if it is one that was called as a method; an empty type may be any.
+    pub fn with_property(self, name: &str, receiver: &str, reference: &Reference) -> Self {
+        let owns = |f: &Function| f.params.first().is_some_and(|own| receiver.is_empty() || own.kind == receiver);
+        let is_it = |f: &Function| f.role == Role::Getter && f.name == name && owns(f);
+        if self.code != "unknown-method" || !reference.functions.iter().any(is_it) {
+            return self;
+        }
+        let hint = format!("`{name}` is a property: leave out the parentheses");
+        Self { failure: Failure { hint: Some(hint), ..self.failure }, ..self }
+    }
+}
+
 /// What is wrong with `call`, if anything, where `known` is all that can be called.
 pub fn judge(call: &Call, known: &[&Callable]) -> Option<Fault> {
     let same: Vec<&Callable> = known.iter().filter(|callable| callable.name == call.name).copied().collect();
@@ -143,6 +156,9 @@ fn meant(call: &Call, known: &[&Callable]) -> Option<String> {
     if let Some(found) = near.and_then(|near| pick(near, true)) {
         return Some(format!("did you mean `{}`?", found.shown(call.method)));
     }
+    if receiver == "Model" && call.args.len() == 2 {
+        return Some(format!("a part is called with `m.{last}.forward(x)`"));
+    }
     let Some(found) = pick(last, false) else {
         return if call.method { slips::method(last) } else { slips::function(last) };
     };
@@ -177,7 +193,11 @@ fn wrong_number(call: &Call, same: &[&Callable]) -> Fault {
         counts => alternatives(counts.iter().map(ToString::to_string)),
     };
     let message = format!("{}: expected {expected} {noun}, got {}", call.name, call.args.len() - value);
-    let failure = Failure::script(message).with_hint(takes_hint(call, same));
+    let hint = match call.name {
+        "range" if counts.len() > 1 && call.args.len() == 1 => slips::RANGE.to_owned(),
+        _ => takes_hint(call, same),
+    };
+    let failure = Failure::script(message).with_hint(hint);
     Fault { code: "wrong-number-of-arguments", failure, argument: None }
 }
 

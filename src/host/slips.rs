@@ -1,5 +1,8 @@
 //! Habits from other languages, and what Rhai writes instead.
 
+/// Characters of a value that a hint repeats, at most.
+const LONGEST_VALUE: usize = 30;
+
 /// Words that are no names here.
 const WORDS: [(&str, &str); 24] = [
     ("None", "nothing is written `()`"),
@@ -25,8 +28,11 @@ const WORDS: [(&str, &str); 24] = [
     ("raise", "an error is made with `throw`"),
     ("except", "it is written `try { … } catch (err) { … }`"),
     ("len", "length is a method: `x.len()`"),
-    ("range", "numbers from 0 to n - 1 are written `0..n`"),
+    ("range", RANGE),
 ];
+
+/// For `range(n)`, which Rhai has with a beginning alone.
+pub const RANGE: &str = "numbers from 0 to n - 1 are written `0..n`";
 
 /// Methods that others have, and where that is here.
 const METHODS: [(&str, &str); 12] = [
@@ -66,6 +72,56 @@ pub fn variable(name: &str, line: &str, rest: &str) -> Option<String> {
     find(&WORDS, name).or_else(|| library(name))
 }
 
+/// What setting a variable that there is not was probably to be: a new one, or an argument by its name. `before` and `behind` are
+/// the parts of the line on both sides of the name.
+pub fn assigned(name: &str, before: &str, behind: &str) -> Option<String> {
+    let value = behind.trim_start().strip_prefix('=').filter(|rest| !rest.starts_with('='))?.trim();
+    match before.trim_end().chars().next_back() {
+        None | Some(';' | '{' | '}') => {
+            let value = value.split([';', '}']).next().unwrap_or_default().trim();
+            let short =
+                value.chars().count() <= LONGEST_VALUE && value.matches('(').count() == value.matches(')').count();
+            let value = if short && !value.is_empty() && !value.contains("//") { value } else { "…" };
+            Some(format!("a new variable begins with `let`: `let {name} = {value}`"))
+        }
+        Some('(' | ',') => Some(named_argument(name, before.trim_end(), value)),
+        _ => None,
+    }
+}
+
+/// How an argument is written that was given by its name.
+fn named_argument(name: &str, before: &str, value: &str) -> String {
+    let in_path = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | ':');
+    let called = before.strip_suffix('(').map(|before| before.rsplit(|c| !in_path(c)).next().unwrap_or_default());
+    let alone = value.split_once(')').map(|(value, _)| value).filter(|value| !value.contains([',', '(', '[', '{']));
+    match (called, alone) {
+        (Some(called), Some(value)) if !called.is_empty() => format!("arguments have no names: `{called}({value})`"),
+        _ => format!("arguments have no names, their order says which is which: leave out `{name} =`"),
+    }
+}
+
+/// The index of another language that stands around `rest`, as it is written here.
+fn index(line: &str, rest: &str) -> Option<String> {
+    let before = &line[..line.len() - rest.len()];
+    let (owner, first) = before.rsplit_once('[')?;
+    let in_path = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
+    let owner = owner.rsplit(|c| !in_path(c)).next().filter(|owner| !owner.is_empty())?;
+    let (second, _) = rest[1..].split_once(']')?;
+    let (first, second) = (first.trim(), second.trim());
+    let is_plain = |text: &str| !text.contains(['(', '[', '{', '"', ':']);
+    if !is_plain(first) || !is_plain(second) {
+        return None;
+    }
+    match rest.chars().next()? {
+        ',' => Some(format!("an element of a tensor is `{owner}[[{first}, {second}]]`")),
+        ':' if !second.contains(',') && !first.is_empty() && !second.is_empty() => {
+            Some(format!("a part is a range: `{owner}[{first}..{second}]`"))
+        }
+        ':' => Some("a part is a range: `x[0..2]`".into()),
+        _ => None,
+    }
+}
+
 /// What a function of this name is here, that is none.
 pub fn function(name: &str) -> Option<String> {
     find(&WORDS, name)
@@ -91,7 +147,16 @@ pub fn syntax(line: &str, rest: &str) -> Option<String> {
     if start.starts_with("fn ") && rest.starts_with('=') {
         return Some("parameters have no defaults: write a second function that takes fewer and calls this one".into());
     }
-    if (start.starts_with("let ") || start.starts_with("const ") || start.starts_with("fn ")) && rest.starts_with(':') {
+    if let Some(hint) = index(line, rest) {
+        return Some(hint);
+    }
+    if rest.starts_with('@') {
+        return Some("matrices are multiplied by `x.matmul(y)`".into());
+    }
+    // Behind `=` stands a value, and none has a type.
+    let before = &line[..line.len() - rest.len()];
+    let declares = start.starts_with("let ") || start.starts_with("const ");
+    if (declares && !before.contains('=') || start.starts_with("fn ")) && rest.starts_with(':') {
         return Some("types are not written".into());
     }
     if rest.starts_with("++") || rest.starts_with("--") {

@@ -19,8 +19,13 @@ pub fn explain(problem: &ParseErrorType, position: Position, text: &str) -> (Fai
             say(format!("`for` goes through a range, an array or steps, got {got}"), hint)
         }
         ParseErrorType::MissingToken(token, purpose) => return missing(token, purpose, &at, position),
-        ParseErrorType::BadInput(err) => bad_input(err),
+        ParseErrorType::BadInput(LexError::UnterminatedString) => return unclosed_text(&at, position),
+        ParseErrorType::BadInput(err) => bad_input(err, &at),
         ParseErrorType::UnexpectedEOF => say("the script ends in the middle of something", at.unclosed()),
+        ParseErrorType::Reserved(word) if word == "#" => {
+            say("`#` begins nothing here", "comments begin with `//`, maps with `#{`".to_owned())
+        }
+        ParseErrorType::Reserved(word) if word == "@" => say("there is no operator `@`", at.of_another_language()),
         ParseErrorType::Reserved(word) => say(
             format!("'{word}' is a reserved keyword"),
             "Rhai keeps this word for itself; choose another name".to_owned(),
@@ -33,7 +38,8 @@ pub fn explain(problem: &ParseErrorType, position: Position, text: &str) -> (Fai
                 "!==" => Some("write `!=`"),
                 _ => None,
             };
-            say(format!("there is no operator `{operator}`"), hint.map(str::to_owned))
+            let hint = hint.map(str::to_owned).or_else(|| at.of_another_language());
+            say(format!("there is no operator `{operator}`"), hint)
         }
         ParseErrorType::DuplicatedProperty(key) => say(format!("the map has the key `{key}` twice"), None),
         ParseErrorType::FnDuplicatedParam(function, name) => {
@@ -86,12 +92,18 @@ fn say(message: impl Into<String>, hint: impl Into<Option<String>>) -> Failure {
     Failure { hint: hint.into(), ..Failure::script(message) }
 }
 
-fn bad_input(err: &LexError) -> Failure {
+/// Text without its end, by the quote that opens it.
+fn unclosed_text(at: &At, position: Position) -> (Failure, Position) {
+    let what = "this text is never closed";
+    if at.rest().starts_with('"') {
+        let hint = "it ends with `\"` on its own line; text over several lines stands between backticks".to_owned();
+        return (say(what, hint), position);
+    }
+    (say(what, "it ends with another backtick".to_owned()), at.last_backtick().unwrap_or(position))
+}
+
+fn bad_input(err: &LexError, at: &At) -> Failure {
     match err {
-        LexError::UnterminatedString => {
-            let hint = "it ends with `\"` on its own line; text over several lines stands between backticks".to_owned();
-            say("this text is never closed", hint)
-        }
         LexError::MalformedChar(text) => {
             say(format!("'{text}' is not one character"), format!("text stands in double quotes: \"{text}\""))
         }
@@ -99,7 +111,10 @@ fn bad_input(err: &LexError) -> Failure {
             let hint = "known are \\n, \\t, \\r, \\\\, \\\" and \\u0041; a backslash itself is \\\\".to_owned();
             say(format!("text has no escape `{sequence}`"), hint)
         }
-        LexError::UnexpectedInput(symbol) => say(format!("expected a value, got `{symbol}`"), None),
+        LexError::UnexpectedInput(symbol) if symbol == "#" => {
+            say("`#` begins nothing here", "comments begin with `//`, maps with `#{`".to_owned())
+        }
+        LexError::UnexpectedInput(symbol) => say(format!("expected a value, got `{symbol}`"), at.of_another_language()),
         LexError::MalformedNumber(text) => say(format!("`{text}` is not a number"), None),
         LexError::ImproperSymbol(symbol, _) if symbol == "=" => say("`=` sets a variable; a comparison is `==`", None),
         LexError::ImproperSymbol(symbol, _) if symbol == "++" || symbol == "--" => {
@@ -188,6 +203,17 @@ impl<'a> At<'a> {
         let word: String =
             if in_word(first) { rest.chars().take_while(|c| in_word(*c)).collect() } else { first.into() };
         format!("`{word}`")
+    }
+
+    /// The backtick that opens the text in which the position is: the last up to there.
+    fn last_backtick(&self) -> Option<Position> {
+        let until = |at: usize| if at == self.line { self.column + 1 } else { usize::MAX };
+        let here = |(at, line): (usize, &str)| {
+            let column = line.chars().enumerate().take(until(at)).filter(|(_, c)| *c == '`').last()?.0;
+            Some((at, column))
+        };
+        let (line, column) = self.text.lines().enumerate().take(self.line + 1).filter_map(here).last()?;
+        Some(Position::new(u16::try_from(line + 1).ok()?, u16::try_from(column + 1).ok()?))
     }
 
     /// The line up to the position.

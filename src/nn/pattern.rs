@@ -43,7 +43,12 @@ fn nearest(pattern: &str, names: &[&str]) -> String {
     let mut ranked: Vec<&str> = names.to_vec();
     ranked.sort_by_key(|name| strsim::damerau_levenshtein(pattern, name));
     ranked.truncate(3);
-    format!("the nearest are {}", ranked.join(", "))
+    let whole = |part: &str| matches!(part, "*" | "**") || !part.contains('*');
+    let stars = match pattern.split('.').all(whole) {
+        true => "",
+        false => " (`*` stands for one whole part of a name, between two dots)",
+    };
+    format!("the nearest are {}{stars}", ranked.join(", "))
 }
 
 #[cfg(test)]

@@ -150,7 +150,10 @@ impl<'a> Walker<'a> {
             None => self.check_keys(call, &call.name),
             // A map's own function.
             Some(_) if self.project.entries.contains(call.name.as_str()) && (kind.is_empty() || kind == "map") => {}
-            Some(fault) => self.report(fault, call, place, 1),
+            Some(fault) => {
+                let fault = fault.with_property(&call.name, kind, &self.known.reference);
+                self.report(fault, call, place, 1);
+            }
         }
     }
 

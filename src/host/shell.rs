@@ -16,6 +16,10 @@ const NAME: &str = "dbp-host";
 pub fn completions(mut command: Command, shell: Shell) -> i32 {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, NAME, &mut script);
+    if shell == Shell::Bash {
+        // clap_complete 4.6 names a state of a program with a hyphen in two ways, so that none of its subcommands would be completed.
+        script = String::from_utf8_lossy(&script).replace("dbp__subcmd__host", "dbp__host").into_bytes();
+    }
     print(&script)
 }
 

@@ -15,6 +15,8 @@ use super::say::say;
 use crate::libtorch;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// Whether nothing runs that would have to be stopped.
+static IDLE: AtomicBool = AtomicBool::new(false);
 static AT_PROMPT: AtomicBool = AtomicBool::new(false);
 /// At a prompt: whether an input runs.
 static RUNNING: AtomicBool = AtomicBool::new(false);
@@ -38,10 +40,17 @@ pub fn install() {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             libtorch::exit_now(EXIT_INTERRUPTED);
         }
-        say("interrupted: stopping at the next step boundary (again to stop at once)");
+        if !IDLE.load(Ordering::Relaxed) {
+            say("interrupted: stopping at the next step boundary (again to stop at once)");
+        }
     };
     // Fails only if handlers are set already, which is the state wanted.
     let _ = ctrlc::set_handler(handler);
+}
+
+/// Says whether anything runs: a signal that ends a wait needs no words.
+pub fn set_idle(idle: bool) {
+    IDLE.store(idle, Ordering::Relaxed);
 }
 
 /// As [`install`], for a prompt. Call before there are other threads: they inherit that SIGTERM and SIGHUP are not theirs.

@@ -29,6 +29,8 @@ struct Run {
     status: String,
     step: u64,
     steps: u64,
+    /// Steps that it took over from another run.
+    carried: u64,
     wall_s: Option<f64>,
     kwh: Option<f64>,
     /// What the best checkpoint is the best of.
@@ -91,6 +93,7 @@ impl Run {
             status: record["status"].as_str()?.to_owned(),
             step: record["step"].as_u64()?,
             steps: record["steps"].as_u64()?,
+            carried: record["continued_from"]["step"].as_u64().unwrap_or(0),
             wall_s: record["wall_s"].as_f64(),
             kwh: record["energy"]["energy_kwh"].as_f64(),
             best: best.and_then(|best| best.get(&figure)?.as_f64()),
@@ -113,6 +116,9 @@ fn rows(then: &Run, now: &Run) -> Vec<String> {
         _ => format!("{}/{}", run.step, run.steps),
     };
     let mut rows = vec![format!("{:<LABEL$}{:>CELL$}{:>CELL$}", "steps", steps(then), steps(now))];
+    if then.carried + now.carried > 0 {
+        rows.push(format!("{:<LABEL$}{:>CELL$}{:>CELL$}", "going on from step", then.carried, now.carried));
+    }
     let mut row = |label: &str, then: Option<f64>, now: Option<f64>, shown: &dyn Fn(f64) -> String| {
         if then.is_none() && now.is_none() {
             return;
@@ -136,8 +142,9 @@ fn rows(then: &Run, now: &Run) -> Vec<String> {
         row(&format!("train_loss at step {step}"), Some(before), Some(value), &digits);
     }
     row("training time", then.wall_s, now.wall_s, &duration);
-    let per_step = |run: &Run| run.wall_s.filter(|_| run.step > 0).map(|wall| 1000.0 * wall / run.step as f64);
-    if then.step != now.step {
+    let done = |run: &Run| run.step.saturating_sub(run.carried);
+    let per_step = |run: &Run| run.wall_s.filter(|_| done(run) > 0).map(|wall| 1000.0 * wall / done(run) as f64);
+    if done(then) != done(now) {
         row("ms a step", per_step(then), per_step(now), &|ms| format!("{ms:.1}"));
     }
     row("energy, Wh", then.kwh.map(|kwh| 1000.0 * kwh), now.kwh.map(|kwh| 1000.0 * kwh), &|wh| format!("{wh:.3}"));

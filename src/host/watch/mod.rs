@@ -139,8 +139,10 @@ impl Watching {
             self.files.borrow().set_changed();
             return None;
         };
-        if texts == *self.seen.borrow() {
-            return None;
+        let script = running.store.script_key();
+        let emptied = texts.get(script).is_some_and(|text| text.as_ref().is_some_and(|text| text.trim().is_empty()));
+        if texts == *self.seen.borrow() || emptied {
+            return None; // What is empty is about to be written, or was emptied by a slip.
         }
         let (next, broken) = compile(&running.store, number, engine);
         for (key, _) in next.files() {
@@ -280,7 +282,10 @@ fn run_again_and_again(options: &Options, carry_on: bool) -> Result<i32, Failure
             watching.watch_sources(&session.library)?;
             say(&format!("watching {}: save it to run it again, Ctrl-C to end", options.script.display()));
             let failed = matches!(outcome, Outcome::Failed(_));
-            if !watching.wait(&session.library, failed, &engine) {
+            super::signals::set_idle(true);
+            let again = watching.wait(&session.library, failed, &engine);
+            super::signals::set_idle(false);
+            if !again {
                 return Ok(0);
             }
         }

@@ -5,8 +5,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use rhai::{Dynamic, GlobalRuntimeState, INT, NativeCallContext, Position, Shared};
-use serde_json::json;
+use rhai::{Dynamic, EvalAltResult, GlobalRuntimeState, INT, NativeCallContext, Position, Shared};
+use serde_json::{Value, json};
 
 use super::RunHandle;
 use crate::host::energy::say_cost;
@@ -14,6 +14,7 @@ use crate::host::errors::{ScriptResult, Stop, unplaced};
 use crate::host::preflight::Timing;
 use crate::host::say::say;
 use crate::host::session::Session;
+use crate::host::{Diagnosis, stop_of};
 use crate::train::run::{Goal, Status};
 
 /// The functions of a script that a run calls by itself, with the run as their argument.
@@ -36,8 +37,25 @@ struct State {
     in_step: Cell<bool>,
     ended: Cell<bool>,
     timing: Timing,
-    /// Number of the version whose hooks were patched in, and what calls them.
-    patched: RefCell<Option<(usize, Rc<GlobalRuntimeState>)>>,
+    patched: RefCell<Option<Patched>>,
+}
+
+/// Hooks that `watch` has put in the place of the script's own.
+struct Patched {
+    /// Of the version that was taken over last.
+    number: usize,
+    now: InForce,
+    /// What was in force before, for when a hook of this version fails.
+    before: Option<InForce>,
+}
+
+/// A version of the script, and what its hooks are called with.
+#[derive(Clone)]
+struct InForce {
+    text: Rc<str>,
+    global: Rc<GlobalRuntimeState>,
+    /// Whether it was patched in.
+    later: bool,
 }
 
 impl Drop for State {
@@ -170,8 +188,7 @@ impl Steps {
     /// Puts functions of a newer version in the place of the script's own, if `watch` has patched some in since the step before.
     fn take_over_hooks(&self, session: &Session) -> ScriptResult<()> {
         let revision = session.watching.as_ref().and_then(|watching| watching.revision());
-        let mut patched = self.state.patched.borrow_mut();
-        let known = patched.as_ref().map(|(number, _)| *number);
+        let known = self.state.patched.borrow().as_ref().map(|patched| patched.number);
         let Some(revision) = revision.filter(|revision| known != Some(revision.number)) else { return Ok(()) };
         let mut global = (*self.global).clone();
         let script = session.library.compiled(session.library.store.script_key());
@@ -182,29 +199,67 @@ impl Steps {
             }
         }
         global.source = revision.ast.source().map(Into::into);
-        *patched = Some((revision.number, Rc::new(global)));
+        let now = InForce { text: revision.text().into(), global: Rc::new(global), later: true };
+        let before = Some(self.in_force(session));
+        *self.state.patched.borrow_mut() = Some(Patched { number: revision.number, now, before });
+
+        let step = self.state.handle.run.borrow().step() + u64::from(self.state.in_step.get());
+        let there = |name: &&String| revision.ast.iter_functions().any(|function| function.name == name.as_str());
+        let (kept, gone): (Vec<&String>, Vec<&String>) = revision.changed.iter().partition(there);
+        for (names, what) in [(kept, "patched, in force"), (gone, "removed")] {
+            if !names.is_empty() {
+                let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+                say(&format!("{}: {what} from the end of step {}", names.join(", "), step.max(1)));
+            }
+        }
+        self.note_patch(session, json!({ "step": step, "functions": revision.changed }), &revision.text())
+    }
+
+    /// The version whose hooks are called now.
+    fn in_force(&self, session: &Session) -> InForce {
+        let patched = self.state.patched.borrow().as_ref().map(|patched| patched.now.clone());
+        patched.unwrap_or_else(|| {
+            let text = session.library.text(session.library.store.script_key()).unwrap_or_default();
+            InForce { text: text.into(), global: Rc::clone(&self.global), later: false }
+        })
+    }
+
+    /// Puts the version before back, because a hook of the one that was patched in has failed: an edit does not cost the run.
+    fn take_back(&self, session: &Session, name: &str, err: EvalAltResult) -> ScriptResult<()> {
+        let before = self.state.patched.borrow_mut().as_mut().and_then(|patched| {
+            let before = patched.before.take()?;
+            patched.now = before.clone();
+            Some(before)
+        });
+        let Some(before) = before else { return Err(err.into()) };
+        let step = self.state.handle.run.borrow().step();
+        let failed = Diagnosis::of(err, &session.library, &session.engine());
+        say(&format!("{failed}\n{name}: failed at step {step}; the version before is back, and the run goes on"));
+        self.note_patch(session, json!({ "step": step, "failed": name }), &before.text)
+    }
+
+    fn note_patch(&self, session: &Session, patch: Value, text: &str) -> ScriptResult<()> {
         let mut run = self.state.handle.run.borrow_mut();
-        let names = revision.changed.join(", ");
-        let from = run.step() + u64::from(self.state.in_step.get());
-        say(&format!("{names}: patched, in force from the end of step {}", from.max(1)));
         let mut patches = run.noted("patches").and_then(|known| known.as_array().cloned()).unwrap_or_default();
-        patches.push(json!({ "step": from, "functions": revision.changed }));
+        patches.push(patch);
         run.note("patches", patches.into()).map_err(unplaced)?;
-        session.runs.patch(run.dir(), &revision.text()).map_err(unplaced)
+        session.runs.patch(run.dir(), text).map_err(unplaced)
     }
 
     /// Calls `fn NAME(run)` of the script, if it has one.
     fn call_hook(&self, name: &str) -> ScriptResult<()> {
         let Some(session) = self.state.handle.session.upgrade() else { return Ok(()) };
-        let patched = self.state.patched.borrow().as_ref().map(|(_, global)| Rc::clone(global));
-        let global = patched.as_ref().unwrap_or(&self.global);
+        let InForce { global, later, .. } = self.in_force(&session);
         let defined = global.lib.iter().any(|module| module.get_script_fn(name, 1).is_some());
         if !defined {
             return Ok(());
         }
         let engine = session.engine();
         let source = global.source.as_deref();
-        let ctx = NativeCallContext::new_with_all_fields(&engine, name, source, global, Position::NONE);
-        ctx.call_fn::<Dynamic>(name, (self.state.handle.clone(),)).map(|_| ())
+        let ctx = NativeCallContext::new_with_all_fields(&engine, name, source, &global, Position::NONE);
+        match ctx.call_fn::<Dynamic>(name, (self.state.handle.clone(),)) {
+            Err(err) if later && stop_of(&err).is_none() => self.take_back(&session, name, *err),
+            ended => ended.map(|_| ()),
+        }
     }
 }

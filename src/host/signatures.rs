@@ -12,6 +12,9 @@ use super::suggest::nearest;
 /// Signatures in a hint at most.
 const MAX_SIGNATURES: usize = 4;
 
+/// Letters up to which a method's name is rather that of a part, like `fc1` or `head`.
+const SHORT: usize = 4;
+
 /// Types that [`Reference`] and Rhai name alike; of others it is not known what fits them.
 const PLAIN: [&str; 12] =
     ["range", "range=", "int", "float", "bool", "char", "string", "array", "map", "blob", "function", "()"];
@@ -52,7 +55,7 @@ impl Callable {
     }
 
     /// How the signature is written where it is called like this.
-    fn shown(&self, method: bool) -> String {
+    pub fn shown(&self, method: bool) -> String {
         let skip = usize::from(method && !self.scripted);
         let params: Vec<String> = self.params.iter().skip(skip).map(ToString::to_string).collect();
         format!("{}({})", self.name, params.join(", "))
@@ -152,12 +155,14 @@ fn meant(call: &Call, known: &[&Callable]) -> Option<String> {
             (c.arity(call.method) != call.args.len(), !own, c.scripted && call.method)
         })
     };
+    // Parts of a model have short names, to which some method is always near.
+    let part = (is_part(call) && slips::method(last).is_none()).then(|| part_called(last));
     let near = nearest(last, known.iter().filter(beside).map(|c| c.last_name()));
-    if let Some(found) = near.and_then(|near| pick(near, true)) {
+    if let Some(found) = near.filter(|_| part.is_none() || last.len() > SHORT).and_then(|near| pick(near, true)) {
         return Some(format!("did you mean `{}`?", found.shown(call.method)));
     }
-    if receiver == "Model" && call.args.len() == 2 {
-        return Some(format!("a part is called with `m.{last}.forward(x)`"));
+    if part.is_some() {
+        return part;
     }
     let Some(found) = pick(last, false) else {
         return if call.method { slips::method(last) } else { slips::function(last) };
@@ -175,6 +180,15 @@ fn meant(call: &Call, known: &[&Callable]) -> Option<String> {
         }
         _ => Some(format!("did you mean `{}`?", found.shown(call.method))),
     }
+}
+
+/// Whether a call may be meant for a part of a model: it is given one tensor, as far as can be seen.
+fn is_part(call: &Call) -> bool {
+    call.method && matches!(call.args.as_slice(), [owner, x] if owner == "Model" && matches!(x.as_str(), "" | "Tensor"))
+}
+
+fn part_called(name: &str) -> String {
+    format!("a part of a model is called with `m.{name}.forward(x)`")
 }
 
 fn wrong_number(call: &Call, same: &[&Callable]) -> Fault {
@@ -232,10 +246,11 @@ fn wrong_type(call: &Call, fitting: &[&Callable]) -> Option<Fault> {
     let got = got(&call.args[blamed]);
     let message = if call.method && blamed == 0 {
         let owners = alternatives(kinds.iter().map(|kind| (*kind).to_owned()));
+        let part = if is_part(call) { format!("; {}", part_called(call.name)) } else { String::new() };
         return Some(Fault {
             code: "unknown-method",
             failure: Failure::script(format!("{} has no method `{}`", call.args[0], call.name))
-                .with_hint(format!("{owners} has it")),
+                .with_hint(format!("{owners} has it{part}")),
             argument: Some(0),
         });
     } else {

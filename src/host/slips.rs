@@ -1,8 +1,5 @@
 //! Habits from other languages, and what Rhai writes instead.
 
-/// Characters of a value that a hint repeats, at most.
-const LONGEST_VALUE: usize = 30;
-
 /// Words that are no names here.
 const WORDS: [(&str, &str); 24] = [
     ("None", "nothing is written `()`"),
@@ -72,53 +69,48 @@ pub fn variable(name: &str, line: &str, rest: &str) -> Option<String> {
     find(&WORDS, name).or_else(|| library(name))
 }
 
-/// What setting a variable that there is not was probably to be: a new one, or an argument by its name. `before` and `behind` are
-/// the parts of the line on both sides of the name.
-pub fn assigned(name: &str, before: &str, behind: &str) -> Option<String> {
-    let value = behind.trim_start().strip_prefix('=').filter(|rest| !rest.starts_with('='))?.trim();
-    match before.trim_end().chars().next_back() {
-        None | Some(';' | '{' | '}') => {
-            let value = value.split([';', '}']).next().unwrap_or_default().trim();
-            let short =
-                value.chars().count() <= LONGEST_VALUE && value.matches('(').count() == value.matches(')').count();
-            let value = if short && !value.is_empty() && !value.contains("//") { value } else { "…" };
-            Some(format!("a new variable begins with `let`: `let {name} = {value}`"))
-        }
-        Some('(' | ',') => Some(named_argument(name, before.trim_end(), value)),
-        _ => None,
-    }
-}
-
-/// How an argument is written that was given by its name.
-fn named_argument(name: &str, before: &str, value: &str) -> String {
-    let in_path = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | ':');
-    let called = before.strip_suffix('(').map(|before| before.rsplit(|c| !in_path(c)).next().unwrap_or_default());
-    let alone = value.split_once(')').map(|(value, _)| value).filter(|value| !value.contains([',', '(', '[', '{']));
-    match (called, alone) {
-        (Some(called), Some(value)) if !called.is_empty() => format!("arguments have no names: `{called}({value})`"),
-        _ => format!("arguments have no names, their order says which is which: leave out `{name} =`"),
-    }
-}
-
-/// The index of another language that stands around `rest`, as it is written here.
+/// The index of another language that stands around the beginning of `rest`, as it is written here.
 fn index(line: &str, rest: &str) -> Option<String> {
-    let before = &line[..line.len() - rest.len()];
-    let (owner, first) = before.rsplit_once('[')?;
-    let in_path = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
-    let owner = owner.rsplit(|c| !in_path(c)).next().filter(|owner| !owner.is_empty())?;
-    let (second, _) = rest[1..].split_once(']')?;
-    let (first, second) = (first.trim(), second.trim());
-    let is_plain = |text: &str| !text.contains(['(', '[', '{', '"', ':']);
-    if !is_plain(first) || !is_plain(second) {
+    if !rest.starts_with([',', ':', '.']) {
         return None;
     }
-    match rest.chars().next()? {
-        ',' => Some(format!("an element of a tensor is `{owner}[[{first}, {second}]]`")),
-        ':' if !second.contains(',') && !first.is_empty() && !second.is_empty() => {
-            Some(format!("a part is a range: `{owner}[{first}..{second}]`"))
-        }
-        ':' => Some("a part is a range: `x[0..2]`".into()),
-        _ => None,
+    let (owner, first) = line[..line.len() - rest.len()].rsplit_once('[')?;
+    let in_path = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
+    let owner = owner.rsplit(|c| !in_path(c)).next().filter(|owner| !owner.is_empty())?;
+    let inside = format!("{first}{}", rest.split_once(']')?.0);
+    if inside.contains(['(', ')', '[', ']', '{', '}', '"', '`', ';']) {
+        return None;
+    }
+    if inside.contains("...") {
+        return Some(format!("there is no `...`: each whole dimension is `()`, as in `{owner}[[(), 0]]`"));
+    }
+    let parts = inside.split(',').enumerate().map(|(at, part)| dimension(owner, at, part.trim()));
+    let parts: Vec<String> = parts.collect::<Option<_>>()?;
+    let several = parts.len() > 1;
+    let said = [
+        several.then_some("several dimensions stand in an array"),
+        parts.iter().any(|part| part.contains("..")).then_some("a part is a range"),
+        parts.iter().any(|part| part == "()").then_some("a whole dimension is `()`"),
+    ];
+    let said: Vec<&str> = said.into_iter().flatten().collect();
+    let parts = parts.join(", ");
+    let parts = if several { format!("[{parts}]") } else { parts };
+    Some(format!("{}: `{owner}[{parts}]`", said.join(", "))).filter(|_| !said.is_empty())
+}
+
+/// What is taken of dimension `at`: `a:b` is `a..b`, and `:` is `()`. `None` for what there is not, as steps.
+fn dimension(owner: &str, at: usize, part: &str) -> Option<String> {
+    if part.is_empty() {
+        return None;
+    }
+    let Some((from, to)) = part.split_once(':') else { return Some(part.to_owned()) };
+    let (from, to) = (from.trim(), to.trim());
+    match (from, to) {
+        ("", "") => Some("()".to_owned()),
+        (_, to) if to.contains(':') => None,
+        (from, "") => Some(format!("{from}..{owner}.shape[{at}]")),
+        ("", to) => Some(format!("0..{to}")),
+        (from, to) => Some(format!("{from}..{to}")),
     }
 }
 

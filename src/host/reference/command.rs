@@ -35,9 +35,8 @@ fn done(folder: &Path, check: bool, pages: &BTreeMap<String, String>) -> Result<
         return Ok(());
     }
     if !folder.is_dir() {
-        return Err(
-            Failure::script(format!("{}: no such folder", folder.display())).with_hint("name the one with the pages")
-        );
+        return Err(Failure::script(format!("{}: no such folder", folder.display()))
+            .with_hint("name the one with the pages: dbp-host api --check DIR"));
     }
     let stale = stale(folder, pages)?;
     if stale.is_empty() {

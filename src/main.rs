@@ -250,6 +250,7 @@ struct ReplArgs {
 }
 
 #[derive(clap::Args)]
+#[command(mut_arg("resume", |resume| resume.hide(true)), mut_arg("script", |script| script.required_unless_present("resume")))]
 struct WatchArgs {
     /// Go on with weights and step of the run that an edit stopped, where the model still fits
     #[arg(long = "continue")]
@@ -327,7 +328,7 @@ fn main() -> ExitCode {
     });
     let code = match cli.command {
         Some(Command::Check(args)) => host::check::check(&args.script, args.json),
-        Some(Command::Watch(args)) => run(args.run, |options| host::watch(options, args.carry_on)),
+        Some(Command::Watch(args)) => watch(args),
         Some(Command::Repl(args)) => repl(args),
         Some(Command::Export(args)) => export(args),
         Some(Command::Doctor(args)) => host::energy::doctor::doctor(&args.runs, args.grid.into(), args.json),
@@ -373,6 +374,13 @@ fn run(args: RunArgs, then: impl FnOnce(Options) -> i32) -> i32 {
         max_tensor_bytes: args.max_tensor_bytes,
         energy: args.grid.into(),
     })
+}
+
+fn watch(args: WatchArgs) -> i32 {
+    if args.run.resume.is_some() {
+        usage(ErrorKind::ArgumentConflict, "watch runs a script from its beginning: leave --resume out");
+    }
+    run(args.run, |options| host::watch(options, args.carry_on))
 }
 
 fn repl(args: ReplArgs) -> i32 {

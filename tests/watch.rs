@@ -17,6 +17,7 @@ mod common;
 use common::{json, json_lines};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use safetensors::SafeTensors;
 
 /// Far beyond what anything here takes: a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,9 +55,17 @@ impl Drop for Watch {
 
 impl Watch {
     fn start(script: &str, steps: &str, flags: &[&str]) -> Self {
+        Self::start_with(script, &[("part.rhai", &part(steps))], flags)
+    }
+
+    fn start_with(script: &str, modules: &[(&str, &str)], flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("exp.rhai"), script).unwrap();
-        fs::write(folder.path().join("part.rhai"), part(steps)).unwrap();
+        for (name, text) in modules {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_dbp-host"));
         command.current_dir(folder.path()).args(["watch", "exp.rhai", "--device", "cpu", "--threads", "1"]).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -105,11 +114,14 @@ impl Watch {
         (code, self)
     }
 
-    /// Run directories, oldest first.
+    /// Run directories, oldest first; of several runs of one script their parent.
     fn runs(&self) -> Vec<PathBuf> {
         let mut runs: Vec<PathBuf> =
             fs::read_dir(self.folder.path().join("runs")).unwrap().map(|entry| entry.unwrap().path()).collect();
-        runs.sort_by_key(|run| json(&run.join("run.json"))["started"].as_str().unwrap().to_owned());
+        let record =
+            |run: &Path| ["index.json", "run.json"].map(|name| run.join(name)).into_iter().find(|path| path.exists());
+        runs.retain(|run| record(run).is_some());
+        runs.sort_by_key(|run| json(&record(run).unwrap())["started"].as_str().unwrap().to_owned());
         runs
     }
 
@@ -215,23 +227,95 @@ fn hooks_are_patched_into_the_run_however_they_are_saved() {
 }
 
 #[test]
-fn an_error_in_a_patched_hook_shows_the_saved_line() {
+fn a_patched_hook_that_fails_gives_way_to_the_one_before() {
     let watch = Watch::start(SCRIPT, "100000", &[]);
     watch.until_said("A 2");
-    let broken = format!("// one line more\n{}", SCRIPT.replace("sleep(0.02);", "sleep(0.02); throw \"so\";"));
+    fs::write(watch.script(), with_letter("B")).unwrap();
+    watch.until_said("B");
+    let broken = format!("// one line more\n{}", with_letter("C").replace("sleep(0.02);", "throw \"so\";"));
     fs::write(watch.script(), &broken).unwrap();
-    watch.until_told("error: so");
-    watch.until_told("save it to run it again");
+    watch.until_told("the version before is back");
     let line = 1 + broken.lines().position(|line| line.contains("throw")).unwrap();
     let err = watch.err();
+    assert!(err.iter().any(|text| text.contains("error: so")), "{err:#?}");
     assert!(err.iter().any(|text| text.contains(&format!("exp.rhai:{line}:"))), "{err:#?}");
     assert!(err.iter().any(|text| text.contains("throw \"so\"")), "{err:#?}");
-    // The script failed: what is saved next is run, from its beginning.
+    // The hook of the failed version was called once; then that of the one before is.
+    let failed = watch.steps().iter().find(|(letter, _)| letter == "C").unwrap().1;
+    watch.until_said(&format!("B {}", failed + 1));
+    // Undoing the slip is no news; its correction is.
     fs::write(watch.script(), with_letter("B")).unwrap();
-    watch.until_said("B 1");
+    fs::write(watch.script(), with_letter("D")).unwrap();
+    watch.until_said("D");
     let (code, watch) = watch.interrupt();
     assert_eq!(code, Some(130));
+    let steps = watch.steps();
+    assert!(steps.iter().enumerate().all(|(at, (_, step))| *step == at as u64 + 1), "{steps:?}");
+    assert_eq!(steps.iter().filter(|(letter, _)| letter == "C").count(), 1);
+    let runs = watch.runs();
+    assert_eq!(runs.len(), 1);
+    let patches = json(&runs[0].join("run.json"))["patches"].clone();
+    assert_eq!(patches[2]["failed"], "on_step", "{patches:#?}");
+    assert_eq!(patches[2]["step"], failed);
+    assert_eq!(fs::read_to_string(runs[0].join("script.rhai")).unwrap(), with_letter("D"));
+}
+
+#[test]
+fn a_script_that_failed_is_tried_again_at_any_save() {
+    let script = SCRIPT.replace("sleep(0.02);", "if step == 3 && !exists() { throw \"so\"; }")
+        + "fn exists() { try { read_text(\"there.txt\"); return true; } catch { return false; } }";
+    let watch = Watch::start(&script, "5", &[]);
+    watch.until_told("error: so");
+    watch.until_told("save it to run it again");
     assert_eq!(json(&watch.runs()[0].join("run.json"))["status"], "failed");
+    // What was wrong lay outside.
+    fs::write(watch.folder.path().join("there.txt"), "yes").unwrap();
+    fs::write(watch.script(), &script).unwrap();
+    watch.until_said("A 5");
+    watch.until_told("an edit runs it again");
+    let (code, watch) = watch.interrupt();
+    assert_eq!((code, watch.runs().len()), (Some(0), 2));
+}
+
+#[test]
+fn imports_in_folders_and_every_run_of_a_script_are_watched() {
+    let script = r#"
+import "lib/steps" as lib;
+let images = data::open(#{ name: "wirebond", size: 16, count: 16 });
+for name in ["a", "b"] {
+    let model = models::mae(#{ image_size: 16, patch_size: 8, channels: 2, embed_dim: 16, depth: 1, num_heads: 2,
+        decoder_embed_dim: 16, decoder_depth: 1, decoder_num_heads: 2 });
+    let opt = optim::adamw(model, #{ lr: 1e-3 });
+    let loader = data::loader(images, #{ batch: 8, image_size: 16 });
+    let run = run::start(#{ name: name, model: model, opt: opt, loader: loader });
+    for step in run.steps(lib::steps()) {
+        for batch in loader.micro(step) { model.loss(batch).backward(); }
+        opt.step();
+    }
+}
+fn on_step(run) { print(`A ${run.step}`); sleep(0.02); }
+"#;
+    let watch = Watch::start_with(script, &[("lib/steps.rhai", "fn steps() { 100000 }")], &[]);
+    watch.until_said("A 3");
+    // The first version that runs has not been edited yet: its imports are watched all the same.
+    replace(&watch.folder.path().join("lib/steps.rhai"), "fn steps() { 30 }");
+    watch.until_told("stopped at step");
+    watch.until("the second start", || watch.runs().len() == 2);
+    let again = watch.out().len();
+    watch.until("a step of it", || watch.out().len() > again + 2);
+    fs::write(watch.script(), script.replace("`A ", "`B ")).unwrap();
+    watch.until_said("B");
+    watch.until_told("an edit runs it again");
+    let (_, watch) = watch.interrupt();
+    // The first run was patched on its way; the second began with what was patched in.
+    let parent = &watch.runs()[1];
+    let index = json(&parent.join("index.json"));
+    let of = |place: usize| parent.join(index["runs"][place]["dir"].as_str().unwrap());
+    assert_eq!(json(&of(0).join("run.json"))["patches"].as_array().map(Vec::len), Some(1));
+    assert_eq!(json(&of(1).join("run.json"))["patches"].as_array(), None);
+    for script in [of(0), of(1), parent.clone()].map(|dir| fs::read_to_string(dir.join("script.rhai")).unwrap()) {
+        assert!(script.contains("`B "), "{script}");
+    }
 }
 
 #[test]
@@ -241,7 +325,7 @@ fn other_edits_start_anew_and_are_compared() {
     // In an imported module.
     replace(&watch.folder.path().join("part.rhai"), &part("12"));
     watch.until_told("stopped at step");
-    watch.until_told("save it to run it again");
+    watch.until_told("an edit runs it again");
     let runs = watch.runs();
     assert_eq!(runs.len(), 2);
     let (first, second) = (json(&runs[0].join("run.json")), json(&runs[1].join("run.json")));
@@ -267,7 +351,7 @@ fn other_edits_start_anew_and_are_compared() {
     fs::write(watch.script(), with_letter("B")).unwrap();
     watch.until_said("B 12");
     watch.until("the third run's end", || {
-        watch.err().iter().filter(|line| line.contains("save it to run")).count() == 2
+        watch.err().iter().filter(|line| line.contains("an edit runs it again")).count() == 2
     });
     let (code, watch) = watch.interrupt();
     assert_eq!((code, watch.runs().len()), (Some(0), 3), "waiting is no work that could be lost");
@@ -275,9 +359,11 @@ fn other_edits_start_anew_and_are_compared() {
 
 #[test]
 fn weights_and_step_are_carried_over_while_they_fit() {
-    let watch = Watch::start(SCRIPT, "100000", &["--continue"]);
+    let drawing = |letter: &str| with_letter(letter).replace("sleep(0.02);", "sleep(0.02); tensor::randn([1]);");
+    let watch = Watch::start(&drawing("A"), "100000", &["--continue"]);
     watch.until_said("A 7");
-    fs::write(watch.script(), with_letter("B").replace("warmup_steps: 1,", "warmup_steps: 2,")).unwrap();
+    // At a rate of 0 weights stay what they were handed over as.
+    fs::write(watch.script(), drawing("B").replace("warmup_steps: 1,", "warmup_steps: 2, lr: 0.0,")).unwrap();
     watch.until_said("B");
     let stopped = watch.steps().iter().rfind(|(letter, _)| letter == "A").unwrap().1;
     let first = watch.steps().iter().find(|(letter, _)| letter == "B").unwrap().1;
@@ -287,9 +373,23 @@ fn weights_and_step_are_carried_over_while_they_fit() {
     assert_eq!(second["continued_from"]["step"], stopped);
     assert!(runs[0].ends_with(second["continued_from"]["run"].as_str().unwrap().trim_start_matches("runs/")));
     // A wider model has other weights.
-    fs::write(watch.script(), with_letter("C").replace("embed_dim: 16, depth", "embed_dim: 32, depth")).unwrap();
+    fs::write(watch.script(), drawing("C").replace("embed_dim: 16, depth", "embed_dim: 32, depth")).unwrap();
     watch.until_said("C 1");
     watch.until_told("starting anew");
+    let trained = watch.steps().iter().rfind(|(letter, _)| letter == "B").unwrap().1;
+    let saved = |run: &Path, file: &str| fs::read(run.join("checkpoints/last").join(file)).unwrap();
+    let (then, now) = (saved(&runs[0], "model.safetensors"), saved(&runs[1], "model.safetensors"));
+    let (then, now) = (SafeTensors::deserialize(&then).unwrap(), SafeTensors::deserialize(&now).unwrap());
+    assert!(!then.is_empty());
+    for (name, weight) in then.tensors() {
+        assert!(weight.data() == now.tensor(&name).unwrap().data(), "{name} is not what it was");
+    }
+    // The moments' count of steps goes on, and so do the script's own draws, one a step.
+    let moments = saved(&runs[1], "optimizer.safetensors");
+    let moments = SafeTensors::deserialize(&moments).unwrap();
+    let count = moments.tensors().into_iter().find(|(name, _)| name.starts_with("step.")).unwrap().1;
+    assert_eq!(f32::from_le_bytes(count.data().try_into().unwrap()), trained as f32);
+    assert_eq!(json(&runs[1].join("checkpoints/last/state.json"))["draws"], trained);
     let (code, watch) = watch.interrupt();
     assert_eq!((code, watch.runs().len()), (Some(130), 3));
 }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::thread;
 
-use rhai::{Engine, EvalAltResult};
+use rhai::{Engine, EvalAltResult, Position};
 
 use crate::libtorch::guard_stack;
 
@@ -146,6 +146,9 @@ pub fn execute(session: &Rc<Session>) -> Outcome {
 fn execute_with(session: &Rc<Session>, engine: &Engine) -> Outcome {
     let result = session.library.script(engine).and_then(|ast| {
         args::prepare(session, engine, &ast)?;
+        if let Some(watching) = &session.watching {
+            watching.compiled(&session.library).map_err(|err| err.at(Position::NONE))?;
+        }
         engine.run_ast(&ast)
     });
     let outcome = outcome(result, session, engine);

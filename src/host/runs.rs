@@ -135,12 +135,12 @@ impl Runs {
         self.placed().into_iter().map(|(_, dir)| dir).collect()
     }
 
-    /// The places in the order, and the directories, of runs that were stopped on their way.
+    /// The places in the order, and the directories, of runs that an edit or an error has stopped on their way.
     pub fn stopped(&self) -> Vec<(usize, PathBuf)> {
-        let interrupted = |dir: &Path| {
-            read_run_json(dir).is_ok_and(|record| record.get("status") == Some(&json!(Status::Interrupted)))
-        };
-        self.placed().into_iter().filter(|(_, dir)| interrupted(dir)).collect()
+        let stopped = [Status::Interrupted, Status::Failed].map(|status| Some(json!(status)));
+        let was_stopped =
+            |dir: &Path| read_run_json(dir).is_ok_and(|record| stopped.contains(&record.get("status").cloned()));
+        self.placed().into_iter().filter(|(_, dir)| was_stopped(dir)).collect()
     }
 
     fn placed(&self) -> Vec<(usize, PathBuf)> {
@@ -155,11 +155,19 @@ impl Runs {
     /// with what ran last.
     pub fn patch(&self, run: &Path, text: &str) -> Result<(), Failure> {
         experiment::patch_script(run, text)?;
-        let root = self.experiment.borrow().as_ref().map(|experiment| experiment.root().to_owned());
-        match root.filter(|root| root != run) {
-            Some(root) => Ok(experiment::patch_script(&root, text)?),
-            None => Ok(()),
+        if let Some(experiment) = self.experiment.borrow_mut().as_mut() {
+            experiment.set_script(text);
+            if experiment.root() != run {
+                experiment::patch_script(experiment.root(), text)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Lets go of all runs: their models take memory, and their directories are locked.
+    pub fn release(&self) {
+        self.made.borrow_mut().clear();
+        *self.experiment.borrow_mut() = None;
     }
 
     /// Takes note of a new run, and lets go of those that have ended: their models take memory.

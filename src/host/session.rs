@@ -204,6 +204,11 @@ impl Session {
         sources
     }
 
+    /// The number of the version whose functions were patched in last; 0 for those that the script began with.
+    pub(super) fn version(&self) -> usize {
+        self.watching.as_ref().and_then(|watching| watching.revision()).map_or(0, |revision| revision.number)
+    }
+
     /// Whether SIGINT or SIGTERM came in. Long native calls poll it.
     pub fn interrupted(&self) -> bool {
         signals::interrupted()

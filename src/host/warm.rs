@@ -17,12 +17,25 @@ struct Opened {
     spec: Spec,
     stamp: u64,
     dataset: Dataset,
+    /// Whether the script that runs has opened it, or the one before.
+    used: bool,
 }
 
 impl Warm {
     /// One that keeps datasets.
     pub fn keeping() -> Self {
         Self { datasets: Some(RefCell::default()), ..Self::default() }
+    }
+
+    /// A new session begins: what the one before did not open is let go of.
+    pub fn begin(&self) {
+        let Some(datasets) = &self.datasets else { return };
+        let mut datasets = datasets.borrow_mut();
+        // One that came to nothing, by a slip, says nothing about what is needed.
+        if datasets.iter().any(|opened| opened.used) {
+            datasets.retain(|opened| opened.used);
+        }
+        datasets.iter_mut().for_each(|opened| opened.used = false);
     }
 
     /// Opens a dataset; where its files are those of one that was open before, with the images that one has in memory.
@@ -36,7 +49,7 @@ impl Warm {
             Some(known) if known.stamp == stamp => dataset.warmed_by(&known.dataset),
             _ => dataset,
         };
-        datasets.push(Opened { spec: spec.clone(), stamp, dataset: dataset.clone() });
+        datasets.push(Opened { spec: spec.clone(), stamp, dataset: dataset.clone(), used: true });
         Ok(dataset)
     }
 

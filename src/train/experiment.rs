@@ -72,6 +72,13 @@ impl Experiment {
         &self.root
     }
 
+    /// The script has been patched: a parent of several runs begins with this text.
+    pub fn set_script(&mut self, text: &str) {
+        if let Some((_, script)) = self.sources.first_mut() {
+            text.clone_into(script);
+        }
+    }
+
     /// The directory of the next `run::start`, and whether it exists already.
     ///
     /// Errors: the disk's; or a script that asks for other runs than the one that is being resumed.

@@ -114,7 +114,7 @@ impl Run {
                 state
             }
             None => match setup.carried.take() {
-                Some(Carried(state)) => state,
+                Some(carried) => carried.state,
                 None => State { lr_fraction: 1.0, ..State::default() },
             },
         };

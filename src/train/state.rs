@@ -42,27 +42,42 @@ pub(super) struct State {
 }
 
 /// What a new run takes over from one that was stopped: weights and moments are in place already.
-pub struct Carried(pub(super) State);
+pub struct Carried {
+    pub(super) state: State,
+    /// Why moments are not, if they did not fit.
+    lost: Option<String>,
+}
 
 impl Carried {
     /// Puts the last checkpoint of the run in `from` into a model that may have changed: it is to have the same weights; R is
     /// taken over where both have one, and folded in where only the checkpoint does. Moments that do not fit start anew.
     ///
-    /// Errors: [`super::TrainError::Nn`] for weights that do not fit; then nothing has changed. `None` without a checkpoint.
+    /// Errors: [`super::TrainError::Nn`] for weights that do not fit; then nothing has changed. `None` where nothing was trained.
     pub fn take(from: &Path, model: &Registry, optimizer: Option<&AdamW>) -> TrainResult<Option<Self>> {
         let Some((weights, moments, state)) = Slot::new(&from.join("checkpoints"), "last").load::<State>()? else {
             return Ok(None);
         };
+        if state.step == 0 {
+            return Ok(None);
+        }
+        // The first shows that it fits; the second fills the Rs of layers that `"auto"` had chosen.
         model.load_state(&weights)?;
         model.restore_decor_state(&state.decorrelation)?;
-        let _ = optimizer.map(|optimizer| optimizer.load_state(&moments));
+        model.load_state(&weights)?;
+        let lost = optimizer.and_then(|optimizer| optimizer.load_state(&moments).err()).map(|err| err.to_string());
         model.set_lr_fraction(state.lr_fraction);
         let State { step, lr_fraction, decorrelation, draws, .. } = state;
-        Ok(Some(Self(State { step, carried: step, lr_fraction, decorrelation, draws, ..State::default() })))
+        let state = State { step, carried: step, lr_fraction, decorrelation, draws, ..State::default() };
+        Ok(Some(Self { state, lost }))
     }
 
     /// Updates done before.
     pub fn step(&self) -> u64 {
-        self.0.step
+        self.state.step
+    }
+
+    /// Why the optimizer's moments begin anew, if they do.
+    pub fn moments_lost(&self) -> Option<&str> {
+        self.lost.as_deref()
     }
 }

@@ -144,6 +144,11 @@ fn existing(folder: &Path) -> Option<PathBuf> {
     folder.ancestors().find(|folder| folder.is_dir()).map(Path::to_path_buf)
 }
 
+/// When files were written; `None` for one that is not there.
+pub fn written(files: &[(String, PathBuf)]) -> Vec<Option<SystemTime>> {
+    files.iter().map(|(_, path)| std::fs::metadata(path).and_then(|data| data.modified()).ok()).collect()
+}
+
 /// Reads files by key; `None` if one of them was written to a moment ago.
 pub fn read<'a>(files: impl Iterator<Item = (&'a str, PathBuf)>) -> Option<Texts> {
     let mut texts = Texts::new();

@@ -33,6 +33,8 @@ use compare::Ended;
 use files::{Files, Texts};
 use fingerprint::{Edit, Fingerprint};
 
+/// How many patched versions are kept, to go back to when one fails.
+const MAX_REVISIONS: usize = 8;
 /// How long a look at signals and files is apart while nothing runs.
 const IDLE: Duration = Duration::from_millis(20);
 
@@ -45,8 +47,10 @@ pub struct Watching {
     broken: Cell<bool>,
     /// Set once the script is to end for its next version.
     restart: Cell<bool>,
-    /// The functions that have taken the place of the script's own.
-    revision: RefCell<Option<Rc<Revision>>>,
+    /// Versions whose functions have taken the place of the script's own, the one in force last.
+    revisions: RefCell<Vec<Rc<Revision>>>,
+    /// How many versions there were since the script began.
+    versions: Cell<usize>,
 }
 
 /// A version of the script whose functions were patched in.
@@ -55,6 +59,7 @@ pub struct Revision {
     pub ast: Rc<AST>,
     /// The names of what differs from the version before.
     pub changed: Vec<String>,
+    /// From 2: the script began with the first.
     pub number: usize,
 }
 
@@ -72,15 +77,25 @@ impl Watching {
             seen: RefCell::default(),
             broken: Cell::new(false),
             restart: Cell::new(false),
-            revision: RefCell::default(),
+            revisions: RefCell::default(),
+            versions: Cell::new(1),
         })
     }
 
     /// For a new session: nothing is patched, nothing asked for.
     fn begin(&self, library: &Library) -> Result<(), Failure> {
         self.restart.set(false);
-        *self.revision.borrow_mut() = None;
+        self.revisions.borrow_mut().clear();
+        self.versions.set(1);
         self.watch_sources(library)
+    }
+
+    /// The script has been compiled: its imports are known now, and where they lie.
+    pub fn compiled(&self, library: &Library) -> Result<(), Failure> {
+        self.watch_sources(library)?;
+        // What was saved in a folder before it was watched was not heard of.
+        self.files.borrow().set_changed();
+        Ok(())
     }
 
     fn watch_sources(&self, library: &Library) -> Result<(), Failure> {
@@ -90,7 +105,12 @@ impl Watching {
 
     /// The functions to call hooks of, where they are not the script's own any more.
     pub fn revision(&self) -> Option<Rc<Revision>> {
-        self.revision.borrow().clone()
+        self.revisions.borrow().last().cloned()
+    }
+
+    /// Gives up the version in force for the one before. Whether there was one to give up.
+    pub fn take_back(&self) -> bool {
+        self.revisions.borrow_mut().pop().is_some()
     }
 
     /// Looks at the sources if anything was heard. Says whether the script is to end here.
@@ -100,7 +120,7 @@ impl Watching {
         }
         let revision = self.revision();
         let running = revision.as_deref().map_or(&session.library, |revision| &revision.library);
-        let number = revision.as_ref().map_or(2, |revision| revision.number + 1);
+        let number = self.versions.get() + 1;
         let engine = session.engine();
         let Some(next) = self.saved(running, number, &engine, "the run goes on with the version before") else {
             return false;
@@ -110,10 +130,14 @@ impl Watching {
             // Nothing has begun that a new start would cost.
             Edit::Hooks(_) if !session.in_training() && session.runs.count() == 0 => self.restart.set(true),
             Edit::Hooks(changed) => {
+                let Some(ast) = next.compiled(next.store.script_key()) else { return false };
                 session.library.add_patch(&next);
-                let ast = next.compiled(next.store.script_key());
-                *self.revision.borrow_mut() =
-                    ast.map(|ast| Rc::new(Revision { library: next, ast, changed, number })).or(revision);
+                self.versions.set(number);
+                let mut revisions = self.revisions.borrow_mut();
+                if revisions.len() == MAX_REVISIONS {
+                    revisions.remove(0);
+                }
+                revisions.push(Rc::new(Revision { library: next, ast, changed, number }));
             }
             Edit::Other => self.restart.set(true),
         }
@@ -175,10 +199,21 @@ impl Watching {
         // What was saved while the script ended is news as well; what ran is not.
         *self.seen.borrow_mut() = last.files().into_iter().map(|(key, _)| (key.clone(), last.text(&key))).collect();
         self.files.borrow().set_changed();
+        let paths = last.files();
+        let mut written = files::written(&paths);
         while !super::signals::interrupted() {
             std::thread::sleep(IDLE);
-            if self.files.borrow().take_changed()
-                && let Some(next) = self.saved(last, 1, engine, "waiting for the next save")
+            if !self.files.borrow().take_changed() {
+                continue;
+            }
+            if failed {
+                // What went wrong may lie outside: a mere save asks for another try.
+                let now = files::written(&paths);
+                if std::mem::replace(&mut written, now) != written {
+                    self.seen.borrow_mut().clear();
+                }
+            }
+            if let Some(next) = self.saved(last, 1, engine, "waiting for the next save")
                 && (failed || edit(last, &next) != Edit::None)
             {
                 return true;
@@ -265,6 +300,7 @@ fn run_again_and_again(options: &Options, carry_on: bool) -> Result<i32, Failure
         let session = Session::watched(options.clone(), Rc::clone(&warm), Rc::clone(&watching))?;
         let engine = super::engine::build(&session);
         watching.begin(&session.library)?;
+        warm.begin();
         let outcome = super::guarded(|| super::execute_with(&session, &engine));
         if let Outcome::Interrupted = outcome {
             return Ok(EXIT_INTERRUPTED);
@@ -278,10 +314,13 @@ fn run_again_and_again(options: &Options, carry_on: bool) -> Result<i32, Failure
         if ended.has_runs() {
             before = Some(ended);
         }
+        // What runs next needs the memory, and others may resume what has ended.
+        session.runs.release();
         if !matches!(outcome, Outcome::Restart) {
             watching.watch_sources(&session.library)?;
-            say(&format!("watching {}: save it to run it again, Ctrl-C to end", options.script.display()));
             let failed = matches!(outcome, Outcome::Failed(_));
+            let how = if failed { "save it to run it again" } else { "an edit runs it again" };
+            say(&format!("watching {}: {how}, Ctrl-C to end", options.script.display()));
             super::signals::set_idle(true);
             let again = watching.wait(&session.library, failed, &engine);
             super::signals::set_idle(false);

@@ -12,6 +12,7 @@ use crate::host::convert::MaybeMap;
 use crate::host::errors::{ScriptResult, script_error};
 use crate::host::preflight;
 use crate::host::progress::Progress;
+use crate::host::say::say;
 use crate::host::session::Session;
 use crate::host::smoke;
 
@@ -42,13 +43,21 @@ mod methods {
             inner.set_total(total);
             let optimizer = run.optimizer.as_ref().map(|optimizer| &*optimizer.0);
             preflight::check(&session, &inner, optimizer, &run.name).map_err(|err| script_error(&ctx, err))?;
-            match inner.resumed_at() {
+            if inner.resumed_at().is_some() || inner.carried() > 0 {
                 // What the steps before drew is not drawn again.
-                Some(_) => session.set_draws(session.draws().max(inner.draws())),
-                None => inner.set_draws(session.draws()),
+                session.set_draws(session.draws().max(inner.draws()));
+            }
+            inner.set_draws(session.draws());
+            let begins = inner.step() == inner.carried() && inner.resumed_at().is_none();
+            if begins && inner.carried() >= total && total > 0 {
+                say(&format!(
+                    "{}: it had {} steps already and is to have {total}: nothing is trained",
+                    run.name,
+                    inner.step()
+                ));
             }
             // A checkpoint from before the first step, so that there is always one to go back to.
-            if inner.step() == inner.carried() && inner.step() < total && inner.resumed_at().is_none() {
+            if begins && (inner.step() < total || inner.carried() > 0) {
                 inner.save("last").map_err(|err| script_error(&ctx, err))?;
             }
             inner.step()

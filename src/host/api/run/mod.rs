@@ -35,6 +35,8 @@ pub struct RunHandle {
     /// Whose unreadable files are this run's.
     datasets: runs::Datasets,
     name: Rc<str>,
+    /// Of the script, as [`Session::version`] has it, when the run began.
+    version: usize,
     /// While its steps run.
     progress: Rc<RefCell<Option<Progress>>>,
 }

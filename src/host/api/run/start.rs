@@ -52,6 +52,10 @@ pub fn start(ctx: &NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
     let validate_every = options.count("validate_every")?.unwrap_or(0);
     let log_every = options.count("log_every")?.unwrap_or(10);
     let save_every = options.count("save_every")?.unwrap_or(if validate_every > 0 { validate_every } else { 100 });
+    // Before it has a directory: one that never began is not to count as the script's first, second, … run.
+    for (name, value) in [("log_every", log_every), ("save_every", save_every)] {
+        check_arg(ctx, value > 0, || format!("{name}: expected 1 or more steps, got 0"))?;
+    }
     let figure = options.or("best", Goal::default().figure)?;
     if is_the_runs_own(&figure) {
         return Err(options.error(format!("best: {figure} is logged by the run itself; name a figure of run.log")));
@@ -122,6 +126,7 @@ pub fn start(ctx: &NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
         optimizer,
         datasets,
         name: name.into(),
+        version: session.version(),
         progress: Rc::default(),
     };
     handle.note_choice().map_err(|err| script_error(ctx, err))?;
@@ -135,6 +140,9 @@ fn carried(session: &Session, model: &Registry, optimizer: Option<&AdamW>, recor
         Ok(carried) => {
             let carried = carried?;
             say(&format!("going on from step {} of {}", carried.step(), from.display()));
+            if let Some(problem) = carried.moments_lost() {
+                say(&format!("the optimizer's moments begin anew: {problem}"));
+            }
             record.insert("continued_from".to_owned(), json!({ "run": from, "step": carried.step() }));
             Some(carried)
         }

@@ -14,6 +14,7 @@ use crate::host::errors::{ScriptResult, Stop, unplaced};
 use crate::host::preflight::Timing;
 use crate::host::say::say;
 use crate::host::session::Session;
+use crate::host::watch::Revision;
 use crate::host::{Diagnosis, stop_of};
 use crate::train::run::{Goal, Status};
 
@@ -37,25 +38,15 @@ struct State {
     in_step: Cell<bool>,
     ended: Cell<bool>,
     timing: Timing,
-    patched: RefCell<Option<Patched>>,
-}
-
-/// Hooks that `watch` has put in the place of the script's own.
-struct Patched {
-    /// Of the version that was taken over last.
-    number: usize,
-    now: InForce,
-    /// What was in force before, for when a hook of this version fails.
-    before: Option<InForce>,
+    hooks: RefCell<Hooks>,
 }
 
 /// A version of the script, and what its hooks are called with.
 #[derive(Clone)]
-struct InForce {
-    text: Rc<str>,
+struct Hooks {
+    /// As [`Session::version`] has it.
+    version: usize,
     global: Rc<GlobalRuntimeState>,
-    /// Whether it was patched in.
-    later: bool,
 }
 
 impl Drop for State {
@@ -98,9 +89,12 @@ impl Iterator for Steps {
 
 impl Steps {
     pub fn new(handle: RunHandle, global: GlobalRuntimeState) -> Self {
+        let global = Rc::new(global);
+        // Where another version has been patched in by now, the first step takes it over.
+        let hooks = RefCell::new(Hooks { version: 0, global: Rc::clone(&global) });
         let (in_step, ended) = (Cell::new(false), Cell::new(false));
-        let state = State { handle, in_step, ended, patched: RefCell::default(), timing: Timing::default() };
-        Self { state: Rc::new(state), global: Rc::new(global) }
+        let state = State { handle, in_step, ended, hooks, timing: Timing::default() };
+        Self { state: Rc::new(state), global }
     }
 
     /// Ends the step before, if there is one, and begins the next.
@@ -188,21 +182,13 @@ impl Steps {
     /// Puts functions of a newer version in the place of the script's own, if `watch` has patched some in since the step before.
     fn take_over_hooks(&self, session: &Session) -> ScriptResult<()> {
         let revision = session.watching.as_ref().and_then(|watching| watching.revision());
-        let known = self.state.patched.borrow().as_ref().map(|patched| patched.number);
-        let Some(revision) = revision.filter(|revision| known != Some(revision.number)) else { return Ok(()) };
-        let mut global = (*self.global).clone();
-        let script = session.library.compiled(session.library.store.script_key());
-        for module in global.lib.iter_mut() {
-            // The module's own functions stay; it is the script's that were saved anew.
-            if script.as_ref().is_some_and(|script| Shared::ptr_eq(module, script.shared_lib())) {
-                *module = Shared::clone(revision.ast.shared_lib());
-            }
+        let Some(revision) = revision.filter(|revision| self.state.hooks.borrow().version != revision.number) else {
+            return Ok(());
+        };
+        *self.state.hooks.borrow_mut() = self.hooks_of(session, Some(&revision));
+        if revision.number == self.state.handle.version {
+            return Ok(()); // The run began with it.
         }
-        global.source = revision.ast.source().map(Into::into);
-        let now = InForce { text: revision.text().into(), global: Rc::new(global), later: true };
-        let before = Some(self.in_force(session));
-        *self.state.patched.borrow_mut() = Some(Patched { number: revision.number, now, before });
-
         let step = self.state.handle.run.borrow().step() + u64::from(self.state.in_step.get());
         let there = |name: &&String| revision.ast.iter_functions().any(|function| function.name == name.as_str());
         let (kept, gone): (Vec<&String>, Vec<&String>) = revision.changed.iter().partition(there);
@@ -212,33 +198,40 @@ impl Steps {
                 say(&format!("{}: {what} from the end of step {}", names.join(", "), step.max(1)));
             }
         }
-        self.note_patch(session, json!({ "step": step, "functions": revision.changed }), &revision.text())
+        self.note_patch(session, json!({ "step": step, "functions": revision.changed }))
     }
 
-    /// The version whose hooks are called now.
-    fn in_force(&self, session: &Session) -> InForce {
-        let patched = self.state.patched.borrow().as_ref().map(|patched| patched.now.clone());
-        patched.unwrap_or_else(|| {
-            let text = session.library.text(session.library.store.script_key()).unwrap_or_default();
-            InForce { text: text.into(), global: Rc::clone(&self.global), later: false }
-        })
+    /// What the hooks of a version are called with: the caller's modules, with the functions of that version for the script's.
+    fn hooks_of(&self, session: &Session, revision: Option<&Revision>) -> Hooks {
+        let Some(revision) = revision else { return Hooks { version: 0, global: Rc::clone(&self.global) } };
+        let mut global = (*self.global).clone();
+        let script = session.library.compiled(session.library.store.script_key());
+        for module in global.lib.iter_mut() {
+            // The module's own functions stay; it is the script's that were saved anew.
+            if script.as_ref().is_some_and(|script| Shared::ptr_eq(module, script.shared_lib())) {
+                *module = Shared::clone(revision.ast.shared_lib());
+            }
+        }
+        global.source = revision.ast.source().map(Into::into);
+        Hooks { version: revision.number, global: Rc::new(global) }
     }
 
     /// Puts the version before back, because a hook of the one that was patched in has failed: an edit does not cost the run.
     fn take_back(&self, session: &Session, name: &str, err: EvalAltResult) -> ScriptResult<()> {
-        let before = self.state.patched.borrow_mut().as_mut().and_then(|patched| {
-            let before = patched.before.take()?;
-            patched.now = before.clone();
-            Some(before)
-        });
-        let Some(before) = before else { return Err(err.into()) };
+        let Some(watching) = session.watching.as_ref().filter(|watching| watching.take_back()) else {
+            return Err(err.into());
+        };
+        *self.state.hooks.borrow_mut() = self.hooks_of(session, watching.revision().as_deref());
         let step = self.state.handle.run.borrow().step();
         let failed = Diagnosis::of(err, &session.library, &session.engine());
         say(&format!("{failed}\n{name}: failed at step {step}; the version before is back, and the run goes on"));
-        self.note_patch(session, json!({ "step": step, "failed": name }), &before.text)
+        self.note_patch(session, json!({ "step": step, "failed": name }))
     }
 
-    fn note_patch(&self, session: &Session, patch: Value, text: &str) -> ScriptResult<()> {
+    /// Says in `run.json` what happened to the script, and puts the text that runs now into the run's directory.
+    fn note_patch(&self, session: &Session, patch: Value) -> ScriptResult<()> {
+        let sources = session.running_sources();
+        let text = sources.first().map_or("", |(_, text)| text.as_str());
         let mut run = self.state.handle.run.borrow_mut();
         let mut patches = run.noted("patches").and_then(|known| known.as_array().cloned()).unwrap_or_default();
         patches.push(patch);
@@ -249,7 +242,7 @@ impl Steps {
     /// Calls `fn NAME(run)` of the script, if it has one.
     fn call_hook(&self, name: &str) -> ScriptResult<()> {
         let Some(session) = self.state.handle.session.upgrade() else { return Ok(()) };
-        let InForce { global, later, .. } = self.in_force(&session);
+        let Hooks { version, global } = self.state.hooks.borrow().clone();
         let defined = global.lib.iter().any(|module| module.get_script_fn(name, 1).is_some());
         if !defined {
             return Ok(());
@@ -258,7 +251,7 @@ impl Steps {
         let source = global.source.as_deref();
         let ctx = NativeCallContext::new_with_all_fields(&engine, name, source, &global, Position::NONE);
         match ctx.call_fn::<Dynamic>(name, (self.state.handle.clone(),)) {
-            Err(err) if later && stop_of(&err).is_none() => self.take_back(&session, name, *err),
+            Err(err) if version > 0 && stop_of(&err).is_none() => self.take_back(&session, name, *err),
             ended => ended.map(|_| ()),
         }
     }

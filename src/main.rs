@@ -1,7 +1,7 @@
 //! The command line: what can be asked for, in clap's types, and one short function per subcommand.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
@@ -316,7 +316,16 @@ struct RunArgs {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|err| {
+        // With more behind it, clap takes a misspelled subcommand for a script.
+        let meant = std::env::args_os()
+            .nth(1)
+            .and_then(|word| host::shell::subcommand_meant(&Cli::command(), Path::new(&word)));
+        match meant {
+            Some(failure) => std::process::exit(host::report(&failure.into())),
+            None => err.exit(),
+        }
+    });
     let code = match cli.command {
         Some(Command::Check(args)) => host::check::check(&args.script, args.json),
         Some(Command::Watch(args)) => watch(args),
@@ -329,7 +338,10 @@ fn main() -> ExitCode {
         Some(Command::Runs(args)) => runs(args),
         Some(Command::Completions { shell }) => host::shell::completions(Cli::command(), shell),
         Some(Command::Man { dir }) => host::shell::man(Cli::command(), dir.as_deref()),
-        None => run(cli.run, host::run),
+        None => match cli.run.script.as_deref().and_then(|word| host::shell::subcommand_meant(&Cli::command(), word)) {
+            Some(failure) => host::report(&failure.into()),
+            None => run(cli.run, host::run),
+        },
     };
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }

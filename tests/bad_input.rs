@@ -98,7 +98,7 @@ fn a_wrong_value_is_named_with_what_was_expected() {
         (&[("batch", "0")], &["batch: expected 1 or more", "got 0"]),
         (&[("batch", "-8")], &["batch: expected 1 or more", "got -8"]),
         (&[("batch", "many")], &["batch: expected 1 or more", "got many"]),
-        (&[("steps", "-3")], &["expected 0 or more, got -3"]),
+        (&[("steps", "-3")], &["steps: expected 1 or more", "got -3"]),
         (&[("epochs", "1")], &["steps or epochs"]),
         (&[("image_size", "33")], &["image_size: 33 x 33", "multiple of patch_size 8"]),
         (&[("val_fraction", "2")], &["a fraction between 0 and 1, got 2"]),

@@ -13,6 +13,13 @@ fn dbp_host(folder: &Path) -> Command {
 }
 
 /// Runs `script` in a folder of its own.
+/// Without flags.
+fn bare(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dbp-host"));
+    command.current_dir(folder);
+    command
+}
+
 fn run(script: &str, args: &[&str]) -> (Output, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("experiment.rhai"), script).unwrap();
@@ -89,6 +96,31 @@ fn a_bad_command_line_ends_with_2_before_anything_runs() {
     assert_eq!(code(&dbp_host(folder.path()).output().unwrap()), 2, "no script");
     assert_eq!(code(&dbp_host(folder.path()).arg("missing.rhai").output().unwrap()), 2, "missing script");
     assert_eq!(code(&dbp_host(folder.path()).args(["--resume", "missing"]).output().unwrap()), 2, "missing run");
+}
+
+#[test]
+fn a_misspelled_subcommand_is_told_with_and_without_more_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("study.rhai"), "print(\"ran\");").unwrap();
+    for args in [&["chek"][..], &["chek", "study.rhai"], &["chek", "study.rhai", "--json"]] {
+        let output = bare(folder.path()).args(args).output().unwrap();
+        let want = "error: there is no script chek\nhint: did you mean the subcommand `check`?\n";
+        assert_eq!((code(&output), stderr(&output).as_str()), (2, want), "{args:?}");
+    }
+    // A script of that name is one, and what is near to no subcommand is told as before.
+    std::fs::write(folder.path().join("chek"), "print(\"ran\");").unwrap();
+    let output = bare(folder.path()).arg("chek").output().unwrap();
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "ran\n"), "{}", stderr(&output));
+    let output = bare(folder.path()).arg("frobnicate").output().unwrap();
+    assert!(code(&output) == 2 && stderr(&output).contains("frobnicate: no such file"), "{}", stderr(&output));
+}
+
+#[test]
+fn pages_that_are_to_be_checked_must_be_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = bare(folder.path()).args(["api", "--check"]).output().unwrap();
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).starts_with("error: docs/reference: no such folder\n"), "{}", stderr(&output));
 }
 
 #[test]

@@ -115,6 +115,16 @@ called from repl:7
 }
 
 #[test]
+fn a_name_that_is_gone_is_not_said_to_be_outside_of_a_function() {
+    let hint = "functions see no variables from outside";
+    let (output, _folder) = piped("let kept = 1\nfn f(x) { x }\n:clear\nkept\n", &[]);
+    assert!(stderr(&output).starts_with("error: unknown variable: kept"), "{}", stderr(&output));
+    assert!(!stderr(&output).contains(hint), "{}", stderr(&output));
+    let (output, _folder) = piped("let kept = 1\nfn f(x) { kept + x }\nf(1)\n", &[]);
+    assert!(stderr(&output).contains(hint), "{}", stderr(&output));
+}
+
+#[test]
 fn tensors_say_what_is_in_them() {
     let input = "tensor::zeros([40, 5])\nlet x = tensor::ones([3])\nx[0] = 0.0\nx / x\nx > 0.5\ntensor::ones([2]).requires_grad()";
     let (output, _folder) = piped(input, &[]);

@@ -11,8 +11,10 @@ use super::captures;
 use super::errors::{Failure, Stop, in_words};
 use super::reference::{Function, Reference, Role};
 use super::resolver::Library;
+use super::scan::{self, Open, Scan};
 use super::signatures::{Call, Callable, got as got_in_words, judge, natives, readable_type, wanted as type_in_words};
 use super::suggest::{did_you_mean, nearest};
+use super::unset::{self, Meant};
 use super::{slips, stdlib, syntax};
 
 /// The error itself in words, with a hint where one can be found.
@@ -27,9 +29,6 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
         },
         EvalAltResult::ErrorFunctionNotFound(signature, position) => {
             unknown_function(signature, *position, source, library, engine)
-        }
-        EvalAltResult::ErrorVariableNotFound(name, _) => {
-            with_near(script(format!("unknown variable: {name}")), name, &names())
         }
         EvalAltResult::ErrorPropertyNotFound(name, _) => {
             let words = words(&library.text(source).unwrap_or_default());
@@ -47,14 +46,16 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
             script(format!("functions call each other too deeply (limit {})", engine.max_call_levels()))
                 .with_hint("a function that calls itself needs a case in which it does not")
         }
-        EvalAltResult::ErrorParsing(ParseErrorType::VariableUndefined(name), position) => {
+        // At a prompt, names inside of functions are first looked up when they are called.
+        EvalAltResult::ErrorVariableNotFound(name, position)
+        | EvalAltResult::ErrorParsing(ParseErrorType::VariableUndefined(name), position) => {
             let text = library.text(source).unwrap_or_default();
             let hint = if module_names(engine, imported_names(&text)).contains(name) {
                 Some(format!("`{name}` holds functions, which are called as `{name}::…`"))
-            } else if names().contains(name) {
+            } else if names().contains(name) && in_function(&text, *position) {
                 Some("functions see no variables from outside; hand them over as arguments".to_owned())
             } else {
-                variable_hint(name, *position, &text, &names())
+                variable_hint(name, *position, &text, &names(), &Reference::of(engine))
             };
             Failure { hint, ..script(format!("unknown variable: {name}")) }
         }
@@ -93,12 +94,39 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
 }
 
 /// What an unknown variable was probably to be.
-pub(super) fn variable_hint(name: &str, position: Position, text: &str, names: &[String]) -> Option<String> {
-    let line = position.line().and_then(|line| text.lines().nth(line - 1)).unwrap_or_default();
-    let from =
-        position.position().and_then(|column| line.char_indices().nth(column.max(1) - 1)).map_or(0, |(at, _)| at);
+pub(super) fn variable_hint(
+    name: &str,
+    position: Position,
+    text: &str,
+    names: &[String],
+    reference: &Reference,
+) -> Option<String> {
+    let at = scan::offset(text, position)?;
+    let (before, rest) = text.split_at(at);
+    let from = before.rfind('\n').map_or(0, |end| end + 1);
+    let line = text[from..].lines().next().unwrap_or_default();
+    if let Some(hint) = slips::variable(name, line, &line[at - from..]) {
+        return Some(hint);
+    }
     let near = || did_you_mean(name, names.iter().map(String::as_str));
-    slips::variable(name, line, &line[from..]).or_else(near)
+    match rest.strip_prefix(name).and_then(|behind| unset::meant(name, before, behind, reference)) {
+        Some(Meant::Argument(hint)) => Some(hint),
+        Some(Meant::Variable(hint)) => Some(near().map_or(hint.clone(), |near| format!("{near} If not, {hint}"))),
+        None => near(),
+    }
+}
+
+/// Whether `position` is inside of a function of the source.
+fn in_function(text: &str, position: Position) -> bool {
+    let Some(at) = scan::offset(text, position) else { return false };
+    let scan = Scan::of(&text[..at]);
+    scan.open.iter().any(|(open, from)| *open == Open::Curly && is_signature(&text[..*from]))
+}
+
+/// Whether a text ends with `fn name(…)`.
+fn is_signature(text: &str) -> bool {
+    let head = text.trim_end().strip_suffix(')').and_then(|text| text.rsplit_once('('));
+    head.is_some_and(|(head, _)| head.split_whitespace().rev().nth(1) == Some("fn"))
 }
 
 /// What an unknown module was probably to be, or how it is brought in.
@@ -192,14 +220,19 @@ fn unknown_function(signature: &str, position: Position, source: &str, library: 
         return if nothing { failure.with_hint(hint) } else { failure };
     }
     let text = library.text(source).unwrap_or_default();
-    let mut known = natives(&Reference::of(engine));
+    let reference = Reference::of(engine);
+    let mut known = natives(&reference);
     known.extend(library.functions(source).into_iter().map(|(name, params)| Callable::scripted(name, params)));
     let method = is_method_call(&text, position);
-    match judge(&Call { name, method, args }, &known.iter().collect::<Vec<_>>()) {
+    match judge(&Call { name, method, args: args.clone() }, &known.iter().collect::<Vec<_>>()) {
         Some(fault) if fault.code == "unknown-function" && declared_names(&text).iter().any(|own| own == name) => {
             fault.failure.with_hint(variable_called(name))
         }
-        Some(fault) => fault.failure,
+        Some(fault) if fault.code == "unknown-function" => {
+            let near = nearer_variable(name, &declared_names(&text), &known.iter().collect::<Vec<_>>());
+            Failure { hint: near.or(fault.failure.hint), ..fault.failure }
+        }
+        Some(fault) => fault.with_property(name, args.first().map_or("", String::as_str), &reference).failure,
         // The name and the number are right: it is not to be called from outside.
         None if name.contains("::") => private(name),
         None => Failure::script(format!("wrong arguments: {name}({arguments})")),
@@ -208,7 +241,19 @@ fn unknown_function(signature: &str, position: Position, source: &str, library: 
 
 /// Why calling what a variable holds does not work like this.
 pub(super) fn variable_called(name: &str) -> String {
-    format!("`{name}` is a variable; what it holds is called with `{name}.call(…)`")
+    format!(
+        "`{name}` is a variable; a function in it is called with `{name}.call(…)`, a model with `{name}.forward(…)`"
+    )
+}
+
+/// A variable that is nearer to the `name` of an unknown function than any function is.
+pub(super) fn nearer_variable(name: &str, variables: &[String], known: &[&Callable]) -> Option<String> {
+    let functions = known.iter().map(|callable| callable.name.as_str()).filter(|known| !known.contains("::"));
+    let near = nearest(name, functions.clone().chain(variables.iter().map(String::as_str)))?;
+    if functions.clone().any(|known| known == near) {
+        return None;
+    }
+    Some(format!("did you mean `{near}`? {}", variable_called(near)))
 }
 
 /// A call of a function that a module keeps for itself.

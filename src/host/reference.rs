@@ -159,7 +159,8 @@ impl Reference {
 
 fn key(function: &Function) -> String {
     let kinds: Vec<&str> = function.params.iter().map(|param| param.kind.as_str()).collect();
-    format!("{}::{}/{:?}/{}", function.namespace, function.name, function.role, kinds.join(","))
+    // The number too: of one untyped parameter the list is as empty as of none.
+    format!("{}::{}/{:?}/{}/{}", function.namespace, function.name, function.role, kinds.len(), kinds.join(","))
 }
 
 fn read(engine: &Engine, info: &rhai::FuncInfo, standard: bool) -> Option<Function> {

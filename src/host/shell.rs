@@ -1,4 +1,5 @@
-//! `dbp-host completions` and `dbp-host man`: what shells and manuals know of the command line, made from clap's own types.
+//! `dbp-host completions` and `dbp-host man`: what shells and manuals know of the command line, made from clap's own types; and
+//! the subcommand that a misspelled word is near to.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,6 +9,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::errors::Failure;
+use super::suggest::nearest;
 use super::{Outcome, report};
 
 const NAME: &str = "dbp-host";
@@ -37,6 +39,15 @@ pub fn man(command: Command, dir: Option<&Path>) -> i32 {
         Ok(()) => report(&Outcome::Done),
         Err(err) => report(&Failure::machine(format!("cannot write into {}: {err}", dir.display())).into()),
     }
+}
+
+/// What a first word is told that names no script and is nearly a subcommand.
+pub fn subcommand_meant(command: &Command, word: &Path) -> Option<Failure> {
+    let name = word.to_str().filter(|name| !name.starts_with('-') && !word.exists())?;
+    let known: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+    let near = nearest(name, known.iter().copied()).filter(|_| !known.contains(&name))?;
+    let failure = Failure::usage(format!("there is no script {name}"));
+    Some(failure.with_hint(format!("did you mean the subcommand `{near}`?")))
 }
 
 fn print(bytes: &[u8]) -> i32 {

@@ -12,6 +12,9 @@ use super::suggest::nearest;
 /// Signatures in a hint at most.
 const MAX_SIGNATURES: usize = 4;
 
+/// Letters up to which a method's name is rather that of a part, like `fc1` or `head`.
+const SHORT: usize = 4;
+
 /// Types that [`Reference`] and Rhai name alike; of others it is not known what fits them.
 const PLAIN: [&str; 12] =
     ["range", "range=", "int", "float", "bool", "char", "string", "array", "map", "blob", "function", "()"];
@@ -52,7 +55,7 @@ impl Callable {
     }
 
     /// How the signature is written where it is called like this.
-    fn shown(&self, method: bool) -> String {
+    pub fn shown(&self, method: bool) -> String {
         let skip = usize::from(method && !self.scripted);
         let params: Vec<String> = self.params.iter().skip(skip).map(ToString::to_string).collect();
         format!("{}({})", self.name, params.join(", "))
@@ -98,6 +101,19 @@ pub struct Fault {
     pub argument: Option<usize>,
 }
 
+impl Fault {
+    /// With the hint that `name` is a property of `receiver`, if it is one that was called as a method; an empty type may be any.
+    pub fn with_property(self, name: &str, receiver: &str, reference: &Reference) -> Self {
+        let owns = |f: &Function| f.params.first().is_some_and(|own| receiver.is_empty() || own.kind == receiver);
+        let is_it = |f: &Function| f.role == Role::Getter && f.name == name && owns(f);
+        if self.code != "unknown-method" || !reference.functions.iter().any(is_it) {
+            return self;
+        }
+        let hint = format!("`{name}` is a property: leave out the parentheses");
+        Self { failure: Failure { hint: Some(hint), ..self.failure }, ..self }
+    }
+}
+
 /// What is wrong with `call`, if anything, where `known` is all that can be called.
 pub fn judge(call: &Call, known: &[&Callable]) -> Option<Fault> {
     let same: Vec<&Callable> = known.iter().filter(|callable| callable.name == call.name).copied().collect();
@@ -139,9 +155,14 @@ fn meant(call: &Call, known: &[&Callable]) -> Option<String> {
             (c.arity(call.method) != call.args.len(), !own, c.scripted && call.method)
         })
     };
+    // Parts of a model have short names, to which some method is always near.
+    let part = (is_part(call) && slips::method(last).is_none()).then(|| part_called(last));
     let near = nearest(last, known.iter().filter(beside).map(|c| c.last_name()));
-    if let Some(found) = near.and_then(|near| pick(near, true)) {
+    if let Some(found) = near.filter(|_| part.is_none() || last.len() > SHORT).and_then(|near| pick(near, true)) {
         return Some(format!("did you mean `{}`?", found.shown(call.method)));
+    }
+    if part.is_some() {
+        return part;
     }
     let Some(found) = pick(last, false) else {
         return if call.method { slips::method(last) } else { slips::function(last) };
@@ -161,6 +182,15 @@ fn meant(call: &Call, known: &[&Callable]) -> Option<String> {
     }
 }
 
+/// Whether a call may be meant for a part of a model: it is given one tensor, as far as can be seen.
+fn is_part(call: &Call) -> bool {
+    call.method && matches!(call.args.as_slice(), [owner, x] if owner == "Model" && matches!(x.as_str(), "" | "Tensor"))
+}
+
+fn part_called(name: &str) -> String {
+    format!("a part of a model is called with `m.{name}.forward(x)`")
+}
+
 fn wrong_number(call: &Call, same: &[&Callable]) -> Fault {
     let value = usize::from(call.method);
     // Of methods that share a name, those of the value's type.
@@ -177,7 +207,11 @@ fn wrong_number(call: &Call, same: &[&Callable]) -> Fault {
         counts => alternatives(counts.iter().map(ToString::to_string)),
     };
     let message = format!("{}: expected {expected} {noun}, got {}", call.name, call.args.len() - value);
-    let failure = Failure::script(message).with_hint(takes_hint(call, same));
+    let hint = match call.name {
+        "range" if counts.len() > 1 && call.args.len() == 1 => slips::RANGE.to_owned(),
+        _ => takes_hint(call, same),
+    };
+    let failure = Failure::script(message).with_hint(hint);
     Fault { code: "wrong-number-of-arguments", failure, argument: None }
 }
 
@@ -212,10 +246,11 @@ fn wrong_type(call: &Call, fitting: &[&Callable]) -> Option<Fault> {
     let got = got(&call.args[blamed]);
     let message = if call.method && blamed == 0 {
         let owners = alternatives(kinds.iter().map(|kind| (*kind).to_owned()));
+        let part = if is_part(call) { format!("; {}", part_called(call.name)) } else { String::new() };
         return Some(Fault {
             code: "unknown-method",
             failure: Failure::script(format!("{} has no method `{}`", call.args[0], call.name))
-                .with_hint(format!("{owners} has it")),
+                .with_hint(format!("{owners} has it{part}")),
             argument: Some(0),
         });
     } else {

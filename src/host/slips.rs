@@ -25,8 +25,11 @@ const WORDS: [(&str, &str); 24] = [
     ("raise", "an error is made with `throw`"),
     ("except", "it is written `try { … } catch (err) { … }`"),
     ("len", "length is a method: `x.len()`"),
-    ("range", "numbers from 0 to n - 1 are written `0..n`"),
+    ("range", RANGE),
 ];
+
+/// For `range(n)`, which Rhai has with a beginning alone.
+pub const RANGE: &str = "numbers from 0 to n - 1 are written `0..n`";
 
 /// Methods that others have, and where that is here.
 const METHODS: [(&str, &str); 12] = [
@@ -66,6 +69,51 @@ pub fn variable(name: &str, line: &str, rest: &str) -> Option<String> {
     find(&WORDS, name).or_else(|| library(name))
 }
 
+/// The index of another language that stands around the beginning of `rest`, as it is written here.
+fn index(line: &str, rest: &str) -> Option<String> {
+    if !rest.starts_with([',', ':', '.']) {
+        return None;
+    }
+    let (owner, first) = line[..line.len() - rest.len()].rsplit_once('[')?;
+    let in_path = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
+    let owner = owner.rsplit(|c| !in_path(c)).next().filter(|owner| !owner.is_empty())?;
+    let inside = format!("{first}{}", rest.split_once(']')?.0);
+    if inside.contains(['(', ')', '[', ']', '{', '}', '"', '`', ';']) {
+        return None;
+    }
+    if inside.contains("...") {
+        return Some(format!("there is no `...`: each whole dimension is `()`, as in `{owner}[[(), 0]]`"));
+    }
+    let parts = inside.split(',').enumerate().map(|(at, part)| dimension(owner, at, part.trim()));
+    let parts: Vec<String> = parts.collect::<Option<_>>()?;
+    let several = parts.len() > 1;
+    let said = [
+        several.then_some("several dimensions stand in an array"),
+        parts.iter().any(|part| part.contains("..")).then_some("a part is a range"),
+        parts.iter().any(|part| part == "()").then_some("a whole dimension is `()`"),
+    ];
+    let said: Vec<&str> = said.into_iter().flatten().collect();
+    let parts = parts.join(", ");
+    let parts = if several { format!("[{parts}]") } else { parts };
+    Some(format!("{}: `{owner}[{parts}]`", said.join(", "))).filter(|_| !said.is_empty())
+}
+
+/// What is taken of dimension `at`: `a:b` is `a..b`, and `:` is `()`. `None` for what there is not, as steps.
+fn dimension(owner: &str, at: usize, part: &str) -> Option<String> {
+    if part.is_empty() {
+        return None;
+    }
+    let Some((from, to)) = part.split_once(':') else { return Some(part.to_owned()) };
+    let (from, to) = (from.trim(), to.trim());
+    match (from, to) {
+        ("", "") => Some("()".to_owned()),
+        (_, to) if to.contains(':') => None,
+        (from, "") => Some(format!("{from}..{owner}.shape[{at}]")),
+        ("", to) => Some(format!("0..{to}")),
+        (from, to) => Some(format!("{from}..{to}")),
+    }
+}
+
 /// What a function of this name is here, that is none.
 pub fn function(name: &str) -> Option<String> {
     find(&WORDS, name)
@@ -91,7 +139,16 @@ pub fn syntax(line: &str, rest: &str) -> Option<String> {
     if start.starts_with("fn ") && rest.starts_with('=') {
         return Some("parameters have no defaults: write a second function that takes fewer and calls this one".into());
     }
-    if (start.starts_with("let ") || start.starts_with("const ") || start.starts_with("fn ")) && rest.starts_with(':') {
+    if let Some(hint) = index(line, rest) {
+        return Some(hint);
+    }
+    if rest.starts_with('@') {
+        return Some("matrices are multiplied by `x.matmul(y)`".into());
+    }
+    // Behind `=` stands a value, and none has a type.
+    let before = &line[..line.len() - rest.len()];
+    let declares = start.starts_with("let ") || start.starts_with("const ");
+    if (declares && !before.contains('=') || start.starts_with("fn ")) && rest.starts_with(':') {
         return Some("types are not written".into());
     }
     if rest.starts_with("++") || rest.starts_with("--") {

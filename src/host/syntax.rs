@@ -4,7 +4,11 @@
 use rhai::{LexError, ParseErrorType, Position};
 
 use super::errors::Failure;
+use super::scan::{self, Open, Scan};
 use super::slips;
+
+/// For a `#` that begins no map.
+const HASH: &str = "comments begin with `//`, maps with `#{`";
 
 /// What an error of parsing says, and where it belongs. `text` is the source.
 pub fn explain(problem: &ParseErrorType, position: Position, text: &str) -> (Failure, Position) {
@@ -19,21 +23,31 @@ pub fn explain(problem: &ParseErrorType, position: Position, text: &str) -> (Fai
             say(format!("`for` goes through a range, an array or steps, got {got}"), hint)
         }
         ParseErrorType::MissingToken(token, purpose) => return missing(token, purpose, &at, position),
-        ParseErrorType::BadInput(err) => bad_input(err),
+        ParseErrorType::BadInput(LexError::UnterminatedString) => return unclosed_text(&at, position),
+        ParseErrorType::BadInput(err) => bad_input(err, &at),
         ParseErrorType::UnexpectedEOF => say("the script ends in the middle of something", at.unclosed()),
+        ParseErrorType::Reserved(word) if word == "#!" => {
+            say("a script has no `#!` line", "leave it out: `dbp-host SCRIPT` runs it".to_owned())
+        }
+        ParseErrorType::Reserved(word) if word == "#" => say("`#` begins nothing here", HASH.to_owned()),
+        ParseErrorType::Reserved(word) if !word.contains(char::is_alphanumeric) => {
+            say(format!("there is no operator `{word}`"), at.of_another_language())
+        }
         ParseErrorType::Reserved(word) => say(
             format!("'{word}' is a reserved keyword"),
             "Rhai keeps this word for itself; choose another name".to_owned(),
         ),
         ParseErrorType::UnknownOperator(operator) => {
             let hint = match operator.as_str() {
+                "#" => Some(HASH),
                 "++" => Some("write `i += 1`"),
                 "--" => Some("write `i -= 1`"),
                 "===" => Some("write `==`"),
                 "!==" => Some("write `!=`"),
                 _ => None,
             };
-            say(format!("there is no operator `{operator}`"), hint.map(str::to_owned))
+            let hint = hint.map(str::to_owned).or_else(|| at.of_another_language());
+            say(format!("there is no operator `{operator}`"), hint)
         }
         ParseErrorType::DuplicatedProperty(key) => say(format!("the map has the key `{key}` twice"), None),
         ParseErrorType::FnDuplicatedParam(function, name) => {
@@ -86,12 +100,29 @@ fn say(message: impl Into<String>, hint: impl Into<Option<String>>) -> Failure {
     Failure { hint: hint.into(), ..Failure::script(message) }
 }
 
-fn bad_input(err: &LexError) -> Failure {
-    match err {
-        LexError::UnterminatedString => {
-            let hint = "it ends with `\"` on its own line; text over several lines stands between backticks".to_owned();
-            say("this text is never closed", hint)
+/// Text without its end, by the quote that opens it.
+fn unclosed_text(at: &At, position: Position) -> (Failure, Position) {
+    let what = "this text is never closed";
+    let backtick = || say(what, "it ends with another backtick".to_owned());
+    if at.rest().starts_with('`') {
+        return (backtick(), position);
+    }
+    // Behind a `${…}` Rhai's place is in the middle of the text.
+    match Scan::of(at.text).open.last() {
+        Some((Open::Template, from)) => (backtick(), scan::position(at.text, *from).unwrap_or(position)),
+        Some((Open::Raw(hashes), from)) => {
+            let end = format!("it ends with `\"{}`", "#".repeat(*hashes));
+            (say(what, end), scan::position(at.text, *from).unwrap_or(position))
         }
+        _ => {
+            let hint = "it ends with `\"` on its own line; text over several lines stands between backticks";
+            (say(what, hint.to_owned()), position)
+        }
+    }
+}
+
+fn bad_input(err: &LexError, at: &At) -> Failure {
+    match err {
         LexError::MalformedChar(text) => {
             say(format!("'{text}' is not one character"), format!("text stands in double quotes: \"{text}\""))
         }
@@ -99,7 +130,8 @@ fn bad_input(err: &LexError) -> Failure {
             let hint = "known are \\n, \\t, \\r, \\\\, \\\" and \\u0041; a backslash itself is \\\\".to_owned();
             say(format!("text has no escape `{sequence}`"), hint)
         }
-        LexError::UnexpectedInput(symbol) => say(format!("expected a value, got `{symbol}`"), None),
+        LexError::UnexpectedInput(symbol) if symbol == "#" => say("`#` begins nothing here", HASH.to_owned()),
+        LexError::UnexpectedInput(symbol) => say(format!("expected a value, got `{symbol}`"), at.of_another_language()),
         LexError::MalformedNumber(text) => say(format!("`{text}` is not a number"), None),
         LexError::ImproperSymbol(symbol, _) if symbol == "=" => say("`=` sets a variable; a comparison is `==`", None),
         LexError::ImproperSymbol(symbol, _) if symbol == "++" || symbol == "--" => {
@@ -137,6 +169,8 @@ fn missing(token: &str, purpose: &str, at: &At, position: Position) -> (Failure,
         what if what.contains("items of this array") => "in this array",
         what if what.contains("items of this map") => "in this map",
         what if what.starts_with("to separate the ") => what.strip_prefix("to separate ").unwrap_or(what),
+        what if what.contains("in this index") => "behind the index",
+        what if what.contains("( in this expression") => "behind the expression",
         "to terminate the block" => "at the end of the block",
         "to start a statement block" => "to begin a block",
         what => what,

@@ -43,7 +43,12 @@ fn nearest(pattern: &str, names: &[&str]) -> String {
     let mut ranked: Vec<&str> = names.to_vec();
     ranked.sort_by_key(|name| strsim::damerau_levenshtein(pattern, name));
     ranked.truncate(3);
-    format!("the nearest are {}", ranked.join(", "))
+    let whole = |part: &str| matches!(part, "*" | "**") || !part.contains('*');
+    let stars = match pattern.split('.').all(whole) {
+        true => "",
+        false => " (`*` stands for one whole part of a name, between two dots)",
+    };
+    format!("the nearest are {}{stars}", ranked.join(", "))
 }
 
 #[cfg(test)]
@@ -81,7 +86,9 @@ mod tests {
     #[test]
     fn a_pattern_without_a_match_names_the_nearest() {
         let err = select(&NAMES, &["encoder.blocks.0.atn.qkv".to_owned()]).unwrap_err().to_string();
-        assert!(err.contains("the nearest are encoder.blocks.0.attn.qkv"), "{err}");
+        assert!(err.contains("the nearest are encoder.blocks.0.attn.qkv") && !err.contains("stands for"), "{err}");
+        let err = select(&NAMES, &["block*.qkv".to_owned()]).unwrap_err().to_string();
+        assert!(err.contains("`*` stands for one whole part of a name"), "{err}");
         assert!(select(&NAMES, &["!nothing".to_owned()]).is_err());
     }
 }

@@ -8,7 +8,7 @@ use super::keys::Answers;
 use super::names::Walker;
 use super::project::{File, Target};
 use crate::host::errors::Failure;
-use crate::host::explain::{module_hint, private, variable_called};
+use crate::host::explain::{module_hint, nearer_variable, private, variable_called};
 use crate::host::reference::Reference;
 use crate::host::signatures::{Call, Callable, Fault, is_single, judge, natives};
 use crate::host::suggest::did_you_mean;
@@ -136,6 +136,9 @@ impl<'a> Walker<'a> {
         let Some(mut fault) = fault else { return self.check_keys(call, &call.name) };
         if fault.code == "unknown-function" && self.is_variable(&call.name) {
             fault.failure.hint = Some(variable_called(&call.name));
+        } else if fault.code == "unknown-function" {
+            let known: Vec<&Callable> = self.known.natives.iter().chain(&own).collect();
+            fault.failure.hint = nearer_variable(&call.name, &self.variables(), &known).or(fault.failure.hint);
         }
         self.report(fault, call, place, 0);
     }
@@ -150,7 +153,10 @@ impl<'a> Walker<'a> {
             None => self.check_keys(call, &call.name),
             // A map's own function.
             Some(_) if self.project.entries.contains(call.name.as_str()) && (kind.is_empty() || kind == "map") => {}
-            Some(fault) => self.report(fault, call, place, 1),
+            Some(fault) => {
+                let fault = fault.with_property(&call.name, kind, &self.known.reference);
+                self.report(fault, call, place, 1);
+            }
         }
     }
 

@@ -233,6 +233,17 @@ impl<'a> Walker<'a> {
         names
     }
 
+    /// Names of variables alone.
+    pub fn variables(&self) -> Vec<String> {
+        let is_import = |name: &String| {
+            self.frames
+                .iter()
+                .flat_map(|frame| &frame.names)
+                .any(|own| own.name == *name && matches!(own.kind, Kind::Import(_)))
+        };
+        self.visible().into_iter().filter(|name| !is_import(name)).collect()
+    }
+
     /// Marks a constant of the file's top level, which `global::` reads.
     pub fn read_global(&mut self, name: &str) -> bool {
         let top = self.frames.first_mut().into_iter().flat_map(|frame| frame.names.iter_mut());
@@ -437,7 +448,7 @@ impl<'a> Walker<'a> {
         } else if self.function.is_some() && self.is_hidden_variable(name) {
             Some("functions see no variables from outside; hand them over as arguments".to_owned())
         } else {
-            variable_hint(name, place, &self.text(), &visible)
+            variable_hint(name, place, &self.text(), &visible, &self.known.reference)
         };
         self.error("unknown-variable", Failure { hint, ..failure }, place, Some(name));
     }

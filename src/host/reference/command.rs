@@ -34,6 +34,10 @@ fn done(folder: &Path, check: bool, pages: &BTreeMap<String, String>) -> Result<
         print_line(&format!("{}: {} files", folder.join("index.md").display(), pages.len()));
         return Ok(());
     }
+    if !folder.is_dir() {
+        return Err(Failure::script(format!("{}: no such folder", folder.display()))
+            .with_hint("name the one with the pages: dbp-host api --check DIR"));
+    }
     let stale = stale(folder, pages)?;
     if stale.is_empty() {
         say(&format!("{}: up to date", folder.display()));

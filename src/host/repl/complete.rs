@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use rhai::{AST, FnAccess};
 
 use super::commands;
-use super::input::{Open, Scan};
 use super::kinds::{self, before_dot};
 use super::state::State;
 use crate::host::reference::{Function, Role};
+use crate::host::scan::{Open, Scan};
 use crate::host::stdlib;
 
 /// One of the things that may stand there.

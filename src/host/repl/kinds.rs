@@ -3,10 +3,10 @@
 use rhai::{Array, Dynamic, Map};
 
 use super::complete::trailing_word;
-use super::input::Scan;
 use super::show::kind_of;
 use super::state::State;
 use crate::host::reference::{Function, Role};
+use crate::host::scan::Scan;
 
 /// What is known of an expression.
 pub struct Known {

@@ -10,11 +10,12 @@ use std::rc::Rc;
 
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Expr, Scope, Stmt};
 
-use super::input::{Inputs, Scan};
+use super::input::Inputs;
 use super::transcript::{LAST, Transcript, mentions};
 use crate::host::errors::{Failure, ScriptResult};
 use crate::host::reference::Reference;
 use crate::host::resolver::{Loaded, SourceStore};
+use crate::host::scan::Scan;
 use crate::host::session::{Options, Session};
 use crate::host::{Outcome, args, caught, comments, engine, outcome, signals};
 

@@ -3,7 +3,8 @@
 //! What failed, and commands, stay in it as comments, so that lines keep their numbers and the rest can run again. An input
 //! that a later one calls `it` gets the name it had then.
 
-use super::input::{Inputs, Scan};
+use super::input::Inputs;
+use crate::host::scan::Scan;
 
 /// The name of the last value.
 pub const LAST: &str = "it";

@@ -228,3 +228,20 @@ fn shells_and_manuals_know_every_subcommand() {
         assert!(pages.join(format!("dbp-host-{name}.1")).exists(), "{name}");
     }
 }
+
+#[test]
+fn bash_completes_the_options_of_a_subcommand() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("completions");
+    std::fs::write(&script, end(alone(&["completions", "bash"])).expect(0).stdout).unwrap();
+    for (words, expected) in [("dbp-host n", "new"), ("dbp-host new x --te", "--template"), ("dbp-host ru", "runs")] {
+        // As bash calls it: the command, the word in progress, the word before.
+        let ask = "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
+            call=$(complete -p dbp-host | sed 's/.*-F \\([^ ]*\\).*/\\1/'); \
+            \"$call\" dbp-host \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD - 1]}\"; echo \"${COMPREPLY[@]}\"";
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-c", ask, "bash"]).arg(&script).args(words.split(' '));
+        let said = end(bash).expect(0).stdout;
+        assert_eq!(said.trim(), expected, "{words}");
+    }
+}

@@ -144,6 +144,7 @@ pub fn execute(session: &Rc<Session>) -> Outcome {
 fn execute_with(session: &Rc<Session>, engine: &Engine) -> Outcome {
     let result = session.library.script(engine).and_then(|ast| {
         args::prepare(session, engine, &ast)?;
+        check::hooks::warn(session, &ast);
         engine.run_ast(&ast)
     });
     let outcome = outcome(result, session, engine);

@@ -220,6 +220,32 @@ fn a_value_that_holds_itself_ends_with_1_and_not_in_an_abort() {
     assert!(said.starts_with("error: a value is nested too deeply, or holds itself\nhint: "), "{said}");
 }
 
+/// Nothing calls them, which would be noticed only when all is over.
+#[test]
+fn functions_that_look_like_hooks_are_warned_of_once() {
+    let script =
+        "fn on_steps(run) { }\nfn on_step() { }\nfn on_epoch(run) { }\nfn onepoch(x) { x }\nprint(onepoch(3));\n";
+    let (output, _folder) = run(script, &[]);
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "3\n"));
+    let want = "\
+warning: nothing calls `on_steps`
+ --> experiment.rhai:1:4
+  |
+1 | fn on_steps(run) { }
+  |    ^
+hint: a run calls `on_step(run)` by itself
+warning: on_step: a run calls it with 1 argument, it takes 0
+ --> experiment.rhai:2:4
+  |
+2 | fn on_step() { }
+  |    ^
+hint: write it as: fn on_step(run) { … }
+";
+    assert_eq!(stderr(&output), want);
+    let (output, _folder) = run("fn on_step(run) { }\nfn onepoch(x) { x }\nprint(onepoch(3)); let unused = 1;", &[]);
+    assert_eq!((code(&output), stdout(&output).as_str(), stderr(&output).as_str()), (0, "3\n", ""));
+}
+
 #[test]
 fn figures_of_a_run_are_found_after_a_second_one_has_moved_it() {
     let folder = tempfile::tempdir().unwrap();

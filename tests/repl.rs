@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // A panic is how a test fails.
 
+mod common;
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +16,9 @@ use std::time::{Duration, Instant};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use common::{Guarded, only_run};
+use dbp_host::train::lock::{RunLock, Taken};
 
 /// How long a test waits for what must come; only a failing one waits so long.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -35,9 +40,9 @@ fn piped(input: &str, args: &[&str]) -> (Output, tempfile::TempDir) {
 fn piped_in(folder: &Path, input: &str, args: &[&str]) -> Output {
     let mut command = repl(folder);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let mut child = Guarded::new(&mut command);
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
+    child.output()
 }
 
 fn code(output: &Output) -> i32 {
@@ -249,7 +254,7 @@ const TAKEN: &str = "\x1b[?2004l";
 
 /// A session at a terminal.
 struct Terminal {
-    child: Child,
+    child: Guarded,
     keys: File,
     output: Receiver<Vec<u8>>,
     seen: String,
@@ -260,7 +265,7 @@ impl Terminal {
         let size = Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).unwrap();
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
-        let child = repl(folder).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let child = Guarded::new(repl(folder).stdin(end()).stdout(end()).stderr(end()));
         let keys = File::from(pty.master);
         let mut screen = keys.try_clone().unwrap();
         let (sender, output) = channel();
@@ -394,6 +399,34 @@ fn an_interrupt_ends_what_runs_and_not_the_session() {
     terminal.wait_for_prompt();
     terminal.enter("run.step >= 2", "true");
     terminal.enter("for step in run.steps(run.step + 1) { } run.step > 2", "true");
+    assert_eq!(terminal.end(), 0);
+}
+
+/// A run that a later input may go on with is kept from other processes in between.
+#[test]
+fn a_run_is_the_prompts_until_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut terminal = Terminal::open(folder.path());
+    for line in TRAINING.lines() {
+        terminal.enter(line, "");
+    }
+    terminal.enter("let run = run::start(parts)", "runs/");
+    let run = only_run(&folder.path().join("runs"));
+    let busy = |prompt: u32| match RunLock::take(&run).unwrap() {
+        Taken::Busy(process) => process == Some(prompt),
+        Taken::Held(_) => false,
+    };
+    assert!(busy(terminal.child.id()), "its input has ended, and it has not");
+    let train = |then: &str| {
+        format!(
+            "for step in run.steps(2) {{ for batch in loader.micro(step) {{ model.loss(batch).backward(); }} opt.step(); {then} }}"
+        )
+    };
+    terminal.enter(&train("if step == 1 { break; }"), "");
+    assert!(busy(terminal.child.id()), "a step is left");
+    terminal.enter(&train(""), "");
+    terminal.enter("run.step", "2\r\n");
+    assert!(!busy(terminal.child.id()), "it has ended");
     assert_eq!(terminal.end(), 0);
 }
 

@@ -7,9 +7,9 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use common::{Ended, dbp_host, end, json, only_run};
+use common::{Ended, Guarded, dbp_host, end, json, only_run};
 use dbp_host::train::lock::{RunLock, Taken};
 use serde_json::{Value, json};
 
@@ -58,9 +58,9 @@ fn listed(folder: &Path, args: &[&str]) -> Vec<Value> {
 }
 
 /// Starts the script and comes back once it waits in its third step.
-fn start_waiting(folder: &Path) -> (Child, PathBuf) {
+fn start_waiting(folder: &Path) -> (Guarded, PathBuf) {
     fs::write(folder.join("long.rhai"), script(10, true)).unwrap();
-    let mut child = dbp_host(folder).arg("long.rhai").spawn().unwrap();
+    let mut child = Guarded::new(dbp_host(folder).arg("long.rhai"));
     let mut said = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
     assert_eq!(said, "waiting\n");
@@ -89,6 +89,38 @@ fn a_run_is_one_processs_and_its_death_is_seen() {
     let kept = list(folder.path(), &["--keep", "0"]).expect(0);
     assert_eq!(kept.stdout, "nothing to remove\n");
     assert!(run.join("checkpoints/last/state.json").exists());
+}
+
+/// A folder that is no run is left as it is, and so is what a link in the lock's place leads to.
+#[test]
+fn what_is_no_run_is_neither_resumed_nor_locked() {
+    let folder = tempfile::tempdir().unwrap();
+    let resumed = |dir: &Path| {
+        let mut command = dbp_host(folder.path());
+        command.arg("--resume").arg(dir);
+        end(command).expect(2)
+    };
+    let plain = folder.path().join("photos");
+    fs::create_dir(&plain).unwrap();
+    let refused = resumed(&plain);
+    assert!(
+        refused.stderr.contains("photos: it is no run: it has neither run.json nor index.json"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(fs::read_dir(&plain).unwrap().count(), 0, "nothing is left in it");
+    let missing = resumed(&folder.path().join("missing"));
+    assert!(missing.stderr.contains("no such file or folder"), "{}", missing.stderr);
+
+    train(folder.path(), "short", &script(2, false), &[]);
+    let run = only_run(&folder.path().join("runs"));
+    let precious = folder.path().join("precious.txt");
+    fs::write(&precious, "keep").unwrap();
+    fs::remove_file(run.join(".lock")).unwrap();
+    std::os::unix::fs::symlink(&precious, run.join(".lock")).unwrap();
+    let refused = resumed(&run);
+    assert!(refused.stderr.contains("its .lock is a link"), "{}", refused.stderr);
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "keep");
 }
 
 #[test]

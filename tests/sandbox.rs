@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::{Ended, dbp_host, end, only_run};
+use common::{Ended, Guarded, dbp_host, end, only_run};
 
 const SECRET: &str = "the secret";
 
@@ -53,10 +53,13 @@ impl Place {
     }
 }
 
+/// A call that must fail, and what the message of that has in it.
+type Attempt = (String, &'static str);
+
 /// A script of several attempts; each must fail, and the script goes on to the next.
-fn attempts(calls: &[String]) -> String {
-    let mut script = String::from("import \"std/check\" as check;\nlet out = run::output(#{ name: \"tried\" });\n");
-    for call in calls {
+fn attempts(calls: &[Attempt]) -> String {
+    let mut script = String::from("let out = run::output(#{ name: \"tried\" }); write_text(\"made/a.txt\", \"\");\n");
+    for (call, _) in calls {
         script += &format!("{{ let got = (); try {{ got = {call}; }} catch (err) {{ print(`stopped: ${{err}}`); }}\n");
         script += &format!(
             "  if got != () {{ throw `not stopped: ${{got}} by {}`; }} }}\n",
@@ -66,36 +69,46 @@ fn attempts(calls: &[String]) -> String {
     script + "print(\"tried all\");\n"
 }
 
+/// Panics unless every attempt failed for its own reason.
+fn all_stopped(calls: &[Attempt], said: &str) {
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!((lines.len(), lines.last()), (calls.len() + 1, Some(&"tried all")), "{said}");
+    for ((call, why), line) in calls.iter().zip(lines) {
+        assert!(line.starts_with("stopped: ") && line.contains(why), "{call}: {line}, and not {why}");
+    }
+}
+
 #[test]
 fn nothing_outside_is_read() {
     let place = Place::new();
     let absolute = place.path("outside/secret.txt").display().to_string();
+    let (refused, missing) = ("the script may not read ", "no such file or folder: ");
     let paths = [
-        "../outside/secret.txt",
-        "data/../../outside/secret.txt",
-        "./data/folder/../secret.txt",
-        "link.txt",
-        "folder/secret.txt",
-        "data/folder/secret.txt",
-        &absolute,
-        "/etc/passwd",
-        "/proc/self/environ",
-        "/proc/self/root/etc/passwd",
-        "/proc/self/cwd/../outside/secret.txt",
-        "/dev/zero",
-        "environ",
-        "~/.ssh/id_rsa",
-        "",
-        "own.txt\\u0000",
+        ("../outside/secret.txt", refused),
+        ("data/../../outside/secret.txt", refused),
+        ("data/folder/../outside/secret.txt", refused),
+        ("link.txt", refused),
+        ("folder/secret.txt", refused),
+        ("data/folder/secret.txt", refused),
+        (&absolute, refused),
+        ("/etc/passwd", refused),
+        ("/proc/self/environ", refused),
+        ("/proc/self/root/etc/passwd", refused),
+        ("/proc/self/cwd/../outside/secret.txt", refused),
+        ("/dev/zero", refused),
+        ("environ", refused),
+        ("~/.ssh/id_rsa", missing), // Nobody's home.
+        ("", "expected a path, got empty text"),
+        ("own.txt\\u0000", missing),
+        ("data", "cannot read data: it is not a file"),
     ];
-    let mut calls: Vec<String> = paths.iter().map(|path| format!("read_text(\"{path}\")")).collect();
-    calls.extend(["folder", "../outside"].map(|path| format!("data::open(\"{path}\").len()")));
-    calls.push("models::load(\"../outside/secret.txt\")".into());
-    calls.push("read_text(out.dir + \"/../../../outside/secret.txt\")".into());
-    calls.push("read_text(\"data\")".into()); // A folder.
+    let mut calls: Vec<Attempt> = paths.map(|(path, why)| (format!("read_text(\"{path}\")"), why)).into();
+    calls.extend(["folder", "../outside"].map(|path| (format!("data::open(\"{path}\").len()"), refused)));
+    calls.push(("models::load(\"../outside/secret.txt\")".into(), refused));
+    calls.push(("read_text(out.dir + \"/../../../outside/secret.txt\")".into(), refused));
     let ended = place.run(&attempts(&calls), &[]).expect(0);
-    assert_eq!(ended.stdout.matches("stopped: ").count(), calls.len(), "{}", ended.stdout);
-    assert!(!ended.stdout.contains(SECRET) && ended.stdout.ends_with("tried all\n"), "{}", ended.stdout);
+    all_stopped(&calls, &ended.stdout);
+    assert!(!ended.stdout.contains(SECRET), "{}", ended.stdout);
 
     // What is allowed is read, so that none of the above failed for another reason.
     let read = "print(read_text(\"own.txt\")); print(read_text(\"../outside/secret.txt\"));";
@@ -108,10 +121,21 @@ fn nothing_outside_is_read() {
 #[test]
 fn nothing_outside_is_imported() {
     let place = Place::new();
-    for path in ["../outside/module", "/etc/passwd", "module", "folder/module", "data/folder/module", "file:x"] {
+    for (path, why) in [
+        ("../outside/module", "`..` is not allowed"),
+        ("/etc/passwd", "absolute paths are not allowed"),
+        ("module", "imports do not follow symbolic links"),
+        ("folder/module", "imports do not follow symbolic links"),
+        ("data/folder/module", "imports do not follow symbolic links"),
+        ("file:x", "backslashes and colons are not allowed"),
+    ] {
         let ended = place.run(&format!("import \"{path}\" as m; print(m::f());"), &[]).expect(1);
-        assert!(!ended.stdout.contains(SECRET) && ended.stderr.starts_with("error:"), "{path}: {}", ended.stderr);
+        assert!(ended.stdout.is_empty() && ended.stderr.contains(why), "{path}: {}{}", ended.stdout, ended.stderr);
     }
+    let module = "fn f() { \"in its place\" }";
+    fs::write(place.path("project/data/module.rhai"), module).unwrap();
+    let ended = place.run("import \"data/module\" as m; print(m::f());", &[]).expect(0);
+    assert_eq!(ended.stdout, "in its place\n", "none of the above failed for another reason");
     for script in ["eval(\"1\")", "let f = Fn(\"eval\"); f.call(\"1\")"] {
         assert!(place.run(script, &[]).expect(1).stderr.contains("eval"), "{script}");
     }
@@ -132,26 +156,36 @@ fn a_link_swapped_in_later_is_seen() {
         while read_text("own.txt") == "mine" { sleep(0.01); }
         try { print(read_text("late/secret.txt")); } catch (err) { print(`stopped: ${err}`); }
         try { print(write_text("notes/secret.txt", "taken")); } catch (err) { print(`stopped: ${err}`); }
+        let images = data::open(#{ name: "wirebond", size: 32, count: 2 });
+        for batch in data::batches(images, #{}).batches() {
+            try { print(out.masks(batch, batch.masks)); } catch (err) { print(`stopped: ${err}`); }
+        }
     "#,
     )
     .unwrap();
+    let outside = place.outside();
     let mut command = dbp_host(&place.path("project"));
-    let mut child = command.arg("a.rhai").spawn().unwrap();
+    let mut child = Guarded::new(command.arg("a.rhai"));
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
     assert_eq!(lines.next().unwrap().unwrap(), "harmless");
     let run = only_run(&place.path("project/runs"));
-    for folder in [place.path("project/late"), run.join("notes")] {
+    fs::create_dir(run.join("masks")).unwrap();
+    for folder in [place.path("project/late"), run.join("notes"), run.join("masks")] {
         fs::rename(&folder, folder.with_extension("gone")).unwrap();
         symlink(place.path("outside"), &folder).unwrap();
     }
     fs::write(place.path("project/own.new"), "go on").unwrap();
     fs::rename(place.path("project/own.new"), place.path("project/own.txt")).unwrap();
-    for _ in 0..2 {
+    for (begins, ends) in [
+        ("stopped: the script may not read ", "outside/secret.txt"),
+        ("stopped: the script may not write ", "notes/secret.txt"),
+        ("stopped: ", ": a link that leads elsewhere is not written through"),
+    ] {
         let line = lines.next().unwrap().unwrap();
-        assert!(line.starts_with("stopped: the script may not"), "{line}");
+        assert!(line.starts_with(begins) && line.ends_with(ends), "{line}");
     }
     assert!(child.wait().unwrap().success());
-    assert_eq!(fs::read_to_string(place.path("outside/secret.txt")).unwrap(), SECRET);
+    assert_eq!(place.outside(), outside);
 }
 
 #[test]
@@ -163,42 +197,51 @@ fn nothing_outside_is_written() {
     fs::create_dir(place.path("shared/other-run")).unwrap();
     fs::write(place.path("shared/other-run/run.json"), "{}").unwrap();
     let shared = place.path("shared").display().to_string();
-    let absolute = place.path("outside/new.txt").display().to_string();
-    let mut paths: Vec<String> = [
-        "../new.txt",
-        "../../../outside/new.txt",
-        "a/../../new.txt",
-        "/proc/self/comm",
-        "/dev/full",
-        "",
-        ".",
-        "run.json",
-        "./run.json",
-        "sub/../run.json",
-        "index.json",
-        "deep/run.json",
-        "script.rhai",
-        "modules/std/mae.rhai",
-        "checkpoints/last/model.safetensors",
-        ".lock",
+    let [absolute, script] = ["outside/new.txt", "project/a.rhai"].map(|name| place.path(name).display().to_string());
+    let (refused, own, empty) = ("the script may not write ", " is the run's own", "expected a path, got empty text");
+    let mut paths: Vec<(String, &str)> = [
+        ("../new.txt", refused),
+        ("../../../outside/new.txt", refused),
+        ("a/../../new.txt", refused),
+        ("/proc/self/comm", refused),
+        ("/dev/full", refused),
+        ("", empty),
+        (".", refused),
+        ("run.json", own),
+        ("./run.json", own),
+        ("sub/../run.json", refused), // There is no such folder.
+        ("made/../run.json", own),
+        ("index.json", own),
+        ("deep/run.json", own),
+        ("script.rhai", own),
+        ("modules/std/mae.rhai", own),
+        ("revisions/1.rhai", own),
+        ("checkpoints/last/model.safetensors", own),
+        (".lock", own),
+        (&absolute, refused),
+        (&script, refused),
     ]
-    .map(str::to_owned)
+    .map(|(path, why)| (path.to_owned(), why))
     .into();
-    paths.push(absolute);
-    paths.push(place.path("project/a.rhai").display().to_string());
-    paths.extend(
-        ["", "folder/new.txt", "dangling.txt", "other-run/script.rhai", "../outside/new.txt"]
-            .map(|name| format!("{shared}/{name}")),
-    );
-    let mut calls: Vec<String> = paths.iter().map(|path| format!("write_text(\"{path}\", \"x\")")).collect();
-    calls.push("write_text(out.dir + \"/../escaped.txt\", \"x\")".into());
-    calls.push("data::open(#{ name: \"wirebond\", size: 16, count: 2 }).preview(\"../escaped\")".into());
+    let below_shared = [
+        ("", refused),
+        ("folder/new.txt", refused),
+        ("dangling.txt", refused),
+        ("other-run/script.rhai", own),
+        ("../outside/new.txt", refused),
+    ];
+    paths.extend(below_shared.map(|(name, why)| (format!("{shared}/{name}"), why)));
+    let mut calls: Vec<Attempt> =
+        paths.into_iter().map(|(path, why)| (format!("write_text(\"{path}\", \"x\")"), why)).collect();
+    calls.push(("write_text(out.dir + \"/../escaped.txt\", \"x\")".into(), refused));
+    let preview = "data::open(#{ name: \"wirebond\", size: 16, count: 2 }).preview(\"../escaped\")";
+    calls.push((preview.into(), "path: expected one inside the run directory"));
     let before = place.outside();
-    let script = fs::read_to_string(place.path("project/own.txt")).unwrap();
+    let text = fs::read_to_string(place.path("project/own.txt")).unwrap();
     let ended = place.run(&attempts(&calls), &["--allow-write", "../shared"]).expect(0);
-    assert_eq!(ended.stdout.matches("stopped: ").count(), calls.len(), "{}", ended.stdout);
+    all_stopped(&calls, &ended.stdout);
     assert_eq!(place.outside(), before);
-    assert_eq!(fs::read_to_string(place.path("project/own.txt")).unwrap(), script);
+    assert_eq!(fs::read_to_string(place.path("project/own.txt")).unwrap(), text);
     assert_eq!(fs::read_to_string(place.path("shared/other-run/run.json")).unwrap(), "{}");
     assert!(!place.path("project/runs/escaped.txt").exists());
 }
@@ -308,6 +351,8 @@ fn nothing_uses_the_machine_up() {
         (format!("let x = 1{};", "+1".repeat(20_000)), 1, "nested too deeply"),
         (nested("if true {", "}"), 1, "nested too deeply"),
         (format!("let x = #{{}}; x{};", ".a".repeat(20_000)), 1, "nested too deeply"),
+        // The stack itself, which no limit counts.
+        ("let x = 0; let f = || x; x = f; print(#{ a: f }.to_json());".into(), 1, "or holds itself"),
     ];
     let folder = tempfile::tempdir().unwrap();
     for (number, (script, code, part)) in cases.iter().enumerate() {

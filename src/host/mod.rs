@@ -149,6 +149,7 @@ fn execute_with(session: &Rc<Session>, engine: &Engine) -> Outcome {
         if let Some(watching) = &session.watching {
             watching.compiled(&session.library).map_err(|err| err.at(Position::NONE))?;
         }
+        check::hooks::warn(session, &ast);
         engine.run_ast(&ast)
     });
     let outcome = outcome(result, session, engine);

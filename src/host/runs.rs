@@ -1,6 +1,7 @@
 //! The runs that a script makes: where each goes, what `run.json` says of it, and how they end when the script does.
 
 use std::cell::RefCell;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
@@ -17,7 +18,7 @@ use super::smoke;
 use crate::data::Dataset;
 use crate::train::TrainError;
 use crate::train::checkpoint::replace_file;
-use crate::train::experiment::{self, Experiment};
+use crate::train::experiment::{self, Experiment, Locks};
 use crate::train::lock::{RunLock, Taken};
 use crate::train::record::write_skipped;
 use crate::train::run::{Run, Status};
@@ -46,9 +47,17 @@ enum Made {
         /// The script may still hold it.
         run: Weak<RefCell<Run>>,
         /// While it has not ended: its record is written when the script ends.
-        open: Option<(SharedRun, Datasets)>,
+        open: Option<Open>,
     },
     Output(SharedOutput),
+}
+
+/// A run that has not ended.
+struct Open {
+    run: SharedRun,
+    datasets: Datasets,
+    /// At a prompt a later input may go on with it: until it ends its directory is this process's.
+    _locks: Locks,
 }
 
 /// A directory for results without training, shared by the script's handle and this list.
@@ -59,12 +68,18 @@ pub struct Output {
     dir: PathBuf,
     record: Map<String, Value>,
     datasets: Vec<Dataset>,
+    _locks: Locks,
 }
 
 impl Output {
     /// Errors: the disk's.
-    pub fn start(dir: PathBuf, record: Map<String, Value>, datasets: Vec<Dataset>) -> Result<SharedOutput, TrainError> {
-        let output = Self { dir, record, datasets };
+    pub fn start(
+        dir: PathBuf,
+        record: Map<String, Value>,
+        datasets: Vec<Dataset>,
+        locks: Locks,
+    ) -> Result<SharedOutput, TrainError> {
+        let output = Self { dir, record, datasets, _locks: locks };
         output.write(Status::Running)?;
         Ok(Rc::new(RefCell::new(output)))
     }
@@ -114,6 +129,11 @@ impl Runs {
             }
         }
         Ok(dir)
+    }
+
+    /// What keeps other processes out of the directories made so far: what has not ended holds these, too.
+    pub fn locks(&self) -> Locks {
+        self.experiment.borrow().as_ref().map(Experiment::locks).unwrap_or_default()
     }
 
     /// The directory of the run that was started last.
@@ -175,10 +195,10 @@ impl Runs {
         let mut made = self.made.borrow_mut();
         for earlier in made.iter_mut() {
             if let Made::Run { open, .. } = earlier {
-                open.take_if(|(run, _)| run.borrow().status() != Status::Running);
+                open.take_if(|open| open.run.borrow().status() != Status::Running);
             }
         }
-        made.push(Made::Run { run: Rc::downgrade(&run), open: Some((run, datasets)) });
+        made.push(Made::Run { run: Rc::downgrade(&run), open: Some(Open { run, datasets, _locks: self.locks() }) });
     }
 
     /// Takes note of a directory of results.
@@ -195,7 +215,7 @@ impl Runs {
             output.borrow().finish(status)?;
         }
         let mut open = all().filter_map(|made| if let Made::Run { open, .. } = made { open.as_ref() } else { None });
-        open.try_for_each(|(run, datasets)| finish_run(run, datasets, status))
+        open.try_for_each(|open| finish_run(open, status))
     }
 
     /// An input at a prompt has ended: with it every run that no variable holds. What the next one starts is another
@@ -208,11 +228,9 @@ impl Runs {
         let mut result = Ok(());
         earlier.retain(|made| {
             let ended = match made {
-                Made::Run { open: Some((run, datasets)), .. } if Rc::strong_count(run) == 1 => {
-                    finish_run(run, datasets, status)
-                }
-                Made::Run { open: Some((run, _)), .. } => {
-                    return run.try_borrow().map_or(true, |run| run.status() == Status::Running);
+                Made::Run { open: Some(open), .. } if Rc::strong_count(&open.run) == 1 => finish_run(open, status),
+                Made::Run { open: Some(open), .. } => {
+                    return open.run.try_borrow().map_or(true, |run| run.status() == Status::Running);
                 }
                 Made::Output(output) if Rc::strong_count(output) == 1 => {
                     output.borrow().finish(status).map_err(Failure::from)
@@ -237,7 +255,7 @@ fn status_of(outcome: &Outcome) -> Status {
 }
 
 /// Writes a run's record, unless it has ended already, as those before the one that failed had.
-fn finish_run(run: &SharedRun, datasets: &Datasets, status: Status) -> Result<(), Failure> {
+fn finish_run(Open { run, datasets, .. }: &Open, status: Status) -> Result<(), Failure> {
     let Ok(mut run) = run.try_borrow_mut() else { return Ok(()) };
     if status == Status::Done {
         run.settle()?;
@@ -267,7 +285,7 @@ fn start_experiment(session: &Session) -> Result<Experiment, Failure> {
             let stamp = Local::now().format("%Y-%m-%dT%H-%M-%S").to_string();
             let ending = if session.options.smoke { smoke::ENDING } else { "" };
             let stem = format!("{}{ending}", script_name(session));
-            Experiment::new(&session.options.runs, &stamp, &stem, about, sources)
+            Experiment::new(&session.options.runs, &stamp, &stem, about, sources)?
         }
     };
     Ok(started)
@@ -328,11 +346,20 @@ pub fn restore_options(options: &mut Options) -> Result<(), Failure> {
 /// [`restore_options`], which may turn to the run's parent.
 ///
 /// # Errors
-/// If another process has it, or if its checkpoints were removed.
+/// If it is no run, if another process has it, or if its checkpoints were removed.
 pub fn lock_resumed(options: &Options) -> Result<Option<RunLock>, Failure> {
     let Some(run) = &options.resume else { return Ok(None) };
     let refuse = |why: String| Failure::usage(format!("cannot resume {}: {why}", run.display()));
-    if read_run_json(run)?.contains_key(PRUNED) {
+    if !run.exists() {
+        return Ok(None); // Said when its script is looked for.
+    }
+    let record = read_run_json(run)?;
+    if record.is_empty() {
+        return Err(refuse("it is no run: it has neither run.json nor index.json".into()).with_hint(
+            "name a folder that an earlier run made, like runs/2026-…; one that was stopped before its first step starts anew",
+        ));
+    }
+    if record.contains_key(PRUNED) {
         return Err(refuse("its checkpoints were removed by `dbp-host runs --keep`".into()).with_hint("start it anew"));
     }
     match RunLock::take(run) {
@@ -341,8 +368,9 @@ pub fn lock_resumed(options: &Options) -> Result<Option<RunLock>, Failure> {
             let who = process.map_or("another process".to_owned(), |id| format!("process {id}"));
             Err(refuse(format!("{who} is running it")).with_hint("wait until it has ended, or stop it"))
         }
-        // No such run, or one that cannot be written, which is said where that matters.
-        Err(_) => Ok(None),
+        // What cannot be written is said where that matters.
+        Err(err) if matches!(err.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => Ok(None),
+        Err(err) => Err(refuse(err.to_string())),
     }
 }
 

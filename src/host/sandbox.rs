@@ -36,11 +36,12 @@ pub struct Sandbox {
 const MAX_WRITTEN: u64 = 1 << 30;
 
 /// What a run writes into its directory, and no script by itself.
-const RUN_FILES: [&str; 12] = [
+const RUN_FILES: [&str; 13] = [
     "run.json",
     "index.json",
     "script.rhai",
     "modules",
+    "revisions",
     "checkpoints",
     "metrics.jsonl",
     "layers.jsonl",
@@ -189,9 +190,24 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     written.map_err(|err| failed(&err))
 }
 
+/// The same for a file that lies below the folder `root` by name, which is made where it is missing: it must do so in truth, too.
+///
+/// # Errors
+/// As [`write_whole`]; and a link that leads out of `root`.
+pub fn write_below(root: &Path, file: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let failed = |err: std::io::Error| Failure::machine(format!("cannot write {}: {err}", file.display()));
+    std::fs::create_dir_all(root).map_err(failed)?;
+    let root = root.canonicalize().map_err(failed)?;
+    let file = std::path::absolute(file).map_err(failed)?;
+    match real_place(&file).filter(|real| real.starts_with(&root)) {
+        Some(real) => write_whole(&real, bytes),
+        None => Err(Failure::script(format!("{}: a link that leads elsewhere is not written through", file.display()))),
+    }
+}
+
 /// The path that writing to `place` would reach: links in what exists of it are followed, and what does not exist is taken by
 /// name. `None` for a link that leads nowhere, and for `..` in what does not exist.
-pub fn real_place(place: &Path) -> Option<PathBuf> {
+fn real_place(place: &Path) -> Option<PathBuf> {
     let mut missing = Vec::new();
     let mut at = place;
     loop {

@@ -8,6 +8,7 @@ use std::rc::{Rc, Weak};
 
 use rhai::{Dynamic, Engine, NativeCallContext};
 
+use super::api::custom::Homes;
 use super::args::{Given, to_json};
 use super::energy::EnergyOptions;
 use super::errors::{Failure, Stop};
@@ -105,6 +106,8 @@ pub struct Session {
     draws: Cell<u64>,
     /// The training runs this script has made.
     pub(super) runs: Runs,
+    /// What functions of custom models see.
+    pub(super) homes: Homes,
     /// What outlives this session.
     pub(super) warm: Rc<Warm>,
     /// Under `watch`.
@@ -160,6 +163,7 @@ impl Session {
             seed: Cell::new(options.seed.unwrap_or(0)),
             draws: Cell::new(0),
             runs: Runs::default(),
+            homes: Homes::default(),
             warm,
             watching,
             printer: RefCell::new(Box::new(print_line)),

@@ -3,8 +3,11 @@
 //! A script does not say beforehand how many runs it makes, so the first one's directory becomes a child when the second
 //! one starts. Resuming runs the script again from its top: each `run::start` finds its directory by its place in the order.
 
+use std::cell::RefCell;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -31,6 +34,9 @@ struct Index {
 /// A script's text and its modules', by key.
 pub type Sources = Vec<(String, String)>;
 
+/// The locks of directories made here: they are held until the last clone is gone.
+pub type Locks = Rc<RefCell<Vec<RunLock>>>;
+
 pub struct Experiment {
     /// The single run's directory, or the parent of several.
     root: PathBuf,
@@ -41,21 +47,29 @@ pub struct Experiment {
     /// How many runs this process has started.
     started: usize,
     /// Of the directories made here; whoever resumes takes the lock of what is resumed beforehand.
-    locks: Vec<RunLock>,
+    locks: Locks,
     resumed: bool,
 }
 
 impl Experiment {
-    /// A new experiment `runs/<stamp>-<stem>`; nothing is written yet.
-    pub fn new(runs: &Path, stamp: &str, stem: &str, about: Map<String, Value>, sources: Sources) -> Self {
+    /// A new experiment `runs/<stamp>-<stem>`, or with a number behind it where another has that name; its directory is made,
+    /// and nothing written into it yet.
+    ///
+    /// Errors: the disk's.
+    pub fn new(runs: &Path, stamp: &str, stem: &str, about: Map<String, Value>, sources: Sources) -> TrainResult<Self> {
+        fs::create_dir_all(runs).at(runs)?;
         let mut root = runs.join(format!("{stamp}-{stem}"));
         for n in 2.. {
-            if !root.exists() {
-                break;
+            // Making it is what takes the name: another process may be about to.
+            match fs::create_dir(&root) {
+                Err(err) if err.kind() == ErrorKind::AlreadyExists => root = runs.join(format!("{stamp}-{stem}-{n}")),
+                made => {
+                    made.at(&root)?;
+                    break;
+                }
             }
-            root = runs.join(format!("{stamp}-{stem}-{n}"));
         }
-        Self { root, about, sources, index: Index::default(), started: 0, locks: Vec::new(), resumed: false }
+        Ok(Self { root, about, sources, index: Index::default(), started: 0, locks: Locks::default(), resumed: false })
     }
 
     /// Carries on with what `root` holds.
@@ -65,7 +79,12 @@ impl Experiment {
             Ok(text) => serde_json::from_slice(&text).map_err(|err| TrainError::broken(&path, err))?,
             Err(_) => Index::default(),
         };
-        Ok(Self { root: root.to_owned(), about, sources, index, started: 0, locks: Vec::new(), resumed: true })
+        Ok(Self { root: root.to_owned(), about, sources, index, started: 0, locks: Locks::default(), resumed: true })
+    }
+
+    /// What keeps other processes out of this experiment's directories.
+    pub fn locks(&self) -> Locks {
+        Rc::clone(&self.locks)
     }
 
     pub fn root(&self) -> &Path {
@@ -96,7 +115,7 @@ impl Experiment {
             let exists = self.root.join("run.json").exists();
             fs::create_dir_all(&self.root).at(&self.root)?;
             if !self.resumed {
-                self.lock(&self.root.clone())?;
+                self.lock(&self.root)?;
             }
             return Ok((self.root.clone(), exists));
         }
@@ -139,9 +158,9 @@ impl Experiment {
     }
 
     /// Says to other processes that this one runs here, until it ends.
-    fn lock(&mut self, dir: &Path) -> TrainResult<()> {
+    fn lock(&self, dir: &Path) -> TrainResult<()> {
         match RunLock::take(dir).at(dir)? {
-            Taken::Held(lock) => self.locks.push(lock),
+            Taken::Held(lock) => self.locks.borrow_mut().push(lock),
             Taken::Busy(_) => return Err(TrainError::broken(dir, "another process is running in it")),
         }
         Ok(())
@@ -213,7 +232,7 @@ mod tests {
     fn the_second_run_makes_a_parent_and_resuming_finds_both() {
         let runs = tempfile::tempdir().unwrap();
         let sources = vec![("a.rhai".to_owned(), "let x = 1;".to_owned())];
-        let mut experiment = Experiment::new(runs.path(), "now", "try", Map::new(), sources.clone());
+        let mut experiment = Experiment::new(runs.path(), "now", "try", Map::new(), sources.clone()).unwrap();
         let (first, exists) = experiment.next("plain").unwrap();
         assert!(!exists && first == experiment.root());
         fs::write(first.join("run.json"), r#"{"name":"plain"}"#).unwrap();
@@ -225,7 +244,28 @@ mod tests {
         let mut again = Experiment::resume(experiment.root(), Map::new(), sources).unwrap();
         assert_eq!(again.next("plain").unwrap(), (experiment.path_of(0), true));
         assert!(again.next("another name").is_err());
-        let other = Experiment::new(runs.path(), "now", "try", Map::new(), Vec::new());
+        let other = Experiment::new(runs.path(), "now", "try", Map::new(), Vec::new()).unwrap();
         assert!(other.root().ends_with("now-try-2"));
+    }
+
+    /// Two scripts that are started in the same second, as by a shell's `&`.
+    #[test]
+    fn experiments_of_the_same_second_have_directories_of_their_own() {
+        let place = tempfile::tempdir().unwrap();
+        let runs = place.path().join("runs");
+        let begin = std::sync::Barrier::new(8);
+        let new = || {
+            begin.wait();
+            let of_one = || Experiment::new(&runs, "now", "try", Map::new(), Vec::new()).unwrap().root().to_owned();
+            (0..10).map(|_| of_one()).collect::<Vec<_>>()
+        };
+        let mut roots: Vec<PathBuf> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(new)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        roots.sort();
+        roots.dedup();
+        assert_eq!(roots.len(), 80, "each is one experiment's");
+        assert!(roots.iter().all(|root| root.is_dir()));
     }
 }

@@ -5,11 +5,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 /// Name of the file; it stays when the run has ended.
 pub const FILE: &str = ".lock";
@@ -36,9 +37,11 @@ pub enum Taken {
 impl RunLock {
     /// Takes the directory `run`, which exists.
     ///
-    /// Errors: the disk's. A file system without locks is none: then nothing keeps two processes apart.
+    /// Errors: the disk's; and a lock that is a link, which would have a file elsewhere written. A file system without locks is
+    /// none: then nothing keeps two processes apart.
     pub fn take(run: &Path) -> std::io::Result<Taken> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(run.join(FILE))?;
+        let mut how = OpenOptions::new();
+        let mut file = open(how.read(true).write(true).create(true).truncate(false), run)?;
         for _ in 0..TRIES {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(mut held) => {
@@ -59,9 +62,20 @@ impl RunLock {
     }
 }
 
+/// Opens the lock itself, and nothing that it leads to.
+fn open(how: &mut OpenOptions, run: &Path) -> std::io::Result<File> {
+    let opened = how.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits()).open(run.join(FILE));
+    opened.map_err(|err| match err.raw_os_error() {
+        Some(code) if code == Errno::ELOOP as i32 => {
+            std::io::Error::other(format!("its {FILE} is a link, which no run makes"))
+        }
+        _ => err,
+    })
+}
+
 /// Whether a process holds the directory `run`. `None` where that cannot be told, as on a file system without locks.
 pub fn is_held(run: &Path) -> Option<bool> {
-    let file = match File::open(run.join(FILE)) {
+    let file = match open(OpenOptions::new().read(true), run) {
         Ok(file) => file,
         // A run of a version without locks, or a copy.
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Some(false),
@@ -89,5 +103,21 @@ mod tests {
         drop(held);
         assert_eq!(is_held(run.path()), Some(false));
         assert!(matches!(RunLock::take(run.path()).unwrap(), Taken::Held(_)));
+    }
+
+    #[test]
+    fn a_link_is_no_lock() {
+        let place = tempfile::tempdir().unwrap();
+        let (run, precious) = (place.path().join("run"), place.path().join("precious.txt"));
+        std::fs::create_dir(&run).unwrap();
+        std::fs::write(&precious, "keep").unwrap();
+        for target in [&precious, &place.path().join("new.txt")] {
+            std::os::unix::fs::symlink(target, run.join(FILE)).unwrap();
+            assert!(RunLock::take(&run).unwrap_err().to_string().contains("is a link"));
+            assert_eq!(is_held(&run), None);
+            std::fs::remove_file(run.join(FILE)).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "keep");
+        assert!(!place.path().join("new.txt").exists());
     }
 }

@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use dbp_host::train::checkpoint::read_tensors;
 use serde_json::Value;
@@ -54,6 +55,44 @@ impl Ended {
 
 pub fn end(mut command: Command) -> Ended {
     Ended::of(command.output().unwrap())
+}
+
+/// A process that does not outlive its test, however that ends.
+pub struct Guarded(Option<Child>);
+
+impl Guarded {
+    pub fn new(command: &mut Command) -> Self {
+        Self(Some(command.spawn().unwrap()))
+    }
+
+    /// Waits until it ends by itself.
+    pub fn output(mut self) -> Output {
+        self.0.take().expect("it is there until here").wait_with_output().unwrap()
+    }
+}
+
+impl Deref for Guarded {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        self.0.as_ref().expect("only `output` takes it")
+    }
+}
+
+impl DerefMut for Guarded {
+    fn deref_mut(&mut self) -> &mut Child {
+        self.0.as_mut().expect("only `output` takes it")
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            // It may have ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 /// `--set` for every pair.

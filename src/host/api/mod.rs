@@ -9,7 +9,7 @@ use rhai::Engine;
 
 mod by_hand;
 mod classification;
-mod custom;
+pub(in crate::host) mod custom;
 pub(in crate::host) mod data;
 mod decorrelation;
 mod energy;

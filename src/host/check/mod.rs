@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 mod calls;
 mod finding;
-mod hooks;
+pub(super) mod hooks;
 mod keys;
 mod names;
 mod parameters;

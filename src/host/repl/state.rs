@@ -111,6 +111,7 @@ impl State {
         self.imports.clear();
         self.transcript.clear();
         self.last = None;
+        self.session.homes.clear();
         self.session.runs.end_input(&Outcome::Done)
     }
 

@@ -5,7 +5,7 @@
 //! nothing is borrowed meanwhile, whatever they call.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use rhai::plugin::*;
 use rhai::{Dynamic, Engine, EvalAltResult, FnPtr, GlobalRuntimeState, ImmutableString, Module, NativeCallContext};
@@ -31,21 +31,50 @@ pub struct Custom {
     loss: RefCell<Option<Function>>,
 }
 
-/// A function of the script, with the functions and imports of the source that it was written in: it may be called from another.
+/// A function of the script, with the functions, imports and constants of the source that it was written in: it may be called
+/// from another.
 #[derive(Clone)]
 struct Function {
     work: FnPtr,
-    home: Rc<GlobalRuntimeState>,
+    /// Kept by the session.
+    home: Weak<GlobalRuntimeState>,
+}
+
+/// The homes of all such functions, in the session: a constant may hold the very model whose function sees that constant, and
+/// neither would ever be freed if the model owned what it sees.
+#[derive(Default)]
+pub struct Homes(RefCell<Vec<Rc<GlobalRuntimeState>>>);
+
+impl Homes {
+    /// Those of functions that are gone are let go of on the way.
+    fn keep(&self, ctx: &NativeCallContext) -> Weak<GlobalRuntimeState> {
+        let mut home = ctx.global_runtime_state().clone();
+        home.tag = Dynamic::UNIT; // It is the session.
+        let home = Rc::new(home);
+        let weak = Rc::downgrade(&home);
+        let mut homes = self.0.borrow_mut();
+        homes.retain(|known| Rc::weak_count(known) > 0);
+        homes.push(home);
+        weak
+    }
+
+    /// Lets go of all, and with them of what constants hold: no function is called any more.
+    pub fn clear(&self) {
+        // What is dropped may come back here.
+        drop(self.0.take());
+    }
 }
 
 impl Function {
     fn call(&self, ctx: &NativeCallContext, model: &ModelHandle, value: Dynamic) -> ScriptResult<Dynamic> {
-        let mut home = GlobalRuntimeState::clone(&self.home);
-        home.level = ctx.global_runtime_state().level;
+        let caller = ctx.global_runtime_state();
+        let mut home = self.home.upgrade().map_or_else(|| caller.clone(), |home| (*home).clone());
+        home.level = caller.level;
+        home.tag = caller.tag.clone();
         let inside = NativeCallContext::new_with_all_fields(
             ctx.engine(),
             ctx.fn_name(),
-            self.home.source(),
+            home.source(),
             &home,
             ctx.call_position(),
         );
@@ -164,7 +193,7 @@ fn keep(
         let failure = Failure::script(format!("{what}: the function holds the model that is to hold it"));
         return Err(script_error(ctx, failure.with_hint("it is given the model: use its first argument, |m, x| …")));
     }
-    let home = Rc::new(ctx.global_runtime_state().clone());
+    let home = Session::of(ctx).homes.keep(ctx);
     *place(own).borrow_mut() = Some(Function { work, home });
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::data::summary::Summary;
 use crate::data::{DataError, Dataset, intensity};
 use crate::host::api::segmentation::ScoresHandle;
 use crate::host::errors::{Failure, ScriptResult, script_error};
-use crate::host::sandbox::{real_place, write_whole};
+use crate::host::sandbox::write_below;
 use crate::host::session::Session;
 
 pub fn register(engine: &mut Engine) {
@@ -50,19 +50,12 @@ fn place(session: &Session, path: &str) -> Result<(PathBuf, PathBuf), Failure> {
     Ok((root, file))
 }
 
-/// Writes `file`, which lies below `root` by name; it must do so in truth, too.
+/// Writes `file`, which lies below `root`; not through a link in the place of `previews/`.
 fn write(root: &Path, file: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let failed = |err: std::io::Error| Failure::machine(format!("cannot write {}: {err}", file.display()));
     if root == Path::new(PREVIEWS) && root.is_symlink() {
         return Err(Failure::script(format!("{PREVIEWS} is a link: it is not written through")));
     }
-    std::fs::create_dir_all(root).map_err(failed)?;
-    let root = root.canonicalize().map_err(failed)?;
-    let file = std::path::absolute(file).map_err(failed)?;
-    match real_place(&file).filter(|real| real.starts_with(&root)) {
-        Some(real) => write_whole(&real, bytes),
-        None => Err(Failure::script(format!("{}: a link that leads elsewhere is not written through", file.display()))),
-    }
+    write_below(root, file, bytes)
 }
 
 #[export_module]

@@ -1,9 +1,9 @@
 //! `run::output`: a run directory for results without training, such as predictions.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
-use std::{cell::RefCell, fs};
 
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
@@ -19,11 +19,11 @@ use crate::host::args::to_json;
 use crate::host::errors::{Failure, ScriptResult, check_arg, script_error};
 use crate::host::options::OptionMap;
 use crate::host::runs::{self, Output, SharedOutput};
+use crate::host::sandbox::write_below;
 use crate::host::say::say;
 use crate::host::session::Session;
-use crate::train::error::At;
 use crate::train::experiment::write_sources;
-use crate::train::{TrainError, pictures, record};
+use crate::train::{TrainError, record};
 
 /// A directory of results as scripts hold it: copies are the same.
 #[derive(Clone)]
@@ -40,20 +40,19 @@ pub fn register(engine: &mut Engine, run: &mut Module) {
 }
 
 impl OutputHandle {
-    /// Where the result for the image `name` goes: its path under `folder`, as PNG. Never outside of the directory.
-    fn place(&self, folder: &str, name: &str) -> Result<PathBuf, TrainError> {
+    /// Writes the result for the image `name`: its path under `folder`, as PNG. Never outside of the directory.
+    fn write(&self, folder: &str, name: &str, png: &[u8]) -> Result<PathBuf, Failure> {
         let inside: PathBuf =
             Path::new(name).components().filter(|part| matches!(part, Component::Normal(_))).collect();
-        let folder = self.output.borrow().dir().join(folder);
+        let root = self.output.borrow().dir().to_owned();
+        let folder = root.join(folder);
         let mut path = folder.join(inside.with_extension("png"));
         if !self.written.borrow_mut().insert(path.clone()) {
             let mut whole = inside.into_os_string();
             whole.push(".png");
             path = folder.join(whole);
         }
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).at(parent)?;
-        }
+        write_below(&root, &path, png)?;
         Ok(path)
     }
 }
@@ -102,7 +101,7 @@ mod functions {
         record.extend(runs::about(&session));
         let started = || -> Result<SharedOutput, TrainError> {
             write_sources(&dir, &session.running_sources())?;
-            Output::start(dir.clone(), record, data)
+            Output::start(dir.clone(), record, data, session.runs.locks())
         };
         let output = started().map_err(|err| script_error(&ctx, err))?;
         session.runs.add_output(Rc::clone(&output));
@@ -146,8 +145,7 @@ mod methods {
             let encoded =
                 PngEncoder::new(&mut png).write_image(&bytes, width as u32, height as u32, ExtendedColorType::L8);
             encoded.map_err(|err| Failure::script(format!("{name}: could not encode the mask: {err}")))?;
-            let path = output.place("masks", name)?;
-            Ok(fs::write(&path, png).at(&path)?)
+            output.write("masks", name, &png).map(|_| ())
         };
         (0..n).zip(batch.names.iter()).try_for_each(|(i, name)| write(i, name)).map_err(|err| script_error(&ctx, err))
     }
@@ -169,11 +167,9 @@ mod methods {
         picture: PictureHandle,
     ) -> ScriptResult<ImmutableString> {
         check_arg(&ctx, !name.trim().is_empty(), || "name: expected one, got empty text".to_owned())?;
-        let write = || -> Result<PathBuf, TrainError> {
+        let write = || -> Result<PathBuf, Failure> {
             let (png, ..) = picture.0.png()?;
-            let path = output.place("pictures", &name)?;
-            pictures::write(&path, &png)?;
-            Ok(path)
+            output.write("pictures", &name, &png)
         };
         Ok(write().map_err(|err| script_error(&ctx, err))?.display().to_string().into())
     }

@@ -425,5 +425,5 @@ fn a_run_that_never_began_is_refused() {
     fs::create_dir(&run).unwrap();
     fs::copy(place.path().join("own.rhai"), run.join("script.rhai")).unwrap();
     let ended = resume(place.path(), &run).expect(2);
-    assert!(ended.stderr.contains("run.json") && ended.stderr.contains("start it anew"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("run.json") && ended.stderr.contains("starts anew"), "{}", ended.stderr);
 }

@@ -377,7 +377,7 @@ fn an_interrupt_ends_what_runs_and_not_the_session() {
     let folder = tempfile::tempdir().unwrap();
     let mut terminal = Terminal::open(folder.path());
     terminal.enter("let n = 0", "");
-    terminal.press("print(`be${\"gun\"}`); while true { n += 1 }\r");
+    terminal.press("while true { n += 1; if n == 2 { print(`be${\"gun\"}`) } }\r");
     terminal.wait_for("begun");
     terminal.interrupt();
     terminal.wait_for("interrupted");

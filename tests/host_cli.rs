@@ -12,7 +12,6 @@ fn dbp_host(folder: &Path) -> Command {
     command
 }
 
-/// Runs `script` in a folder of its own.
 /// Without flags.
 fn bare(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dbp-host"));
@@ -20,6 +19,7 @@ fn bare(folder: &Path) -> Command {
     command
 }
 
+/// Runs `script` in a folder of its own.
 fn run(script: &str, args: &[&str]) -> (Output, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("experiment.rhai"), script).unwrap();

@@ -54,6 +54,36 @@ fn nothing_keeps_a_session_behind_its_end() {
     assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
 }
 
+/// Bytes of this process in memory.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    1024 * line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+}
+
+#[test]
+fn nothing_keeps_a_model_behind_its_session() {
+    const MODEL: u64 = 4 * 16_000_000;
+    let scripts = [
+        "let net = models::custom(); net.parameter(\"w\", 16000000, \"ones\"); net.forward = |m, x| x * m.w;",
+        "const NET = models::custom(); NET.parameter(\"w\", 16000000, \"ones\"); NET.forward = |m, x| x * m.w; fn f() { }",
+        "import \"net\" as net; const NETS = [net::build()]; NETS[0].parameter(\"w\", 16000000, \"ones\"); fn f() { }",
+    ];
+    let outcome = host::on_script_thread(move || {
+        for script in scripts {
+            after(script);
+            let before = resident();
+            for _ in 0..5 {
+                after(script);
+            }
+            let more = resident().saturating_sub(before);
+            assert!(more < 2 * MODEL, "{} MB stay behind five times {script}", more >> 20);
+        }
+        Outcome::Done
+    });
+    assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
+}
+
 /// A function sees the constants of the source that it was written in, whoever calls it.
 #[test]
 fn a_function_sees_the_constants_of_its_source() {

@@ -101,14 +101,15 @@ pub(super) fn variable_hint(
     names: &[String],
     reference: &Reference,
 ) -> Option<String> {
-    let at = scan::offset(text, position)?;
-    let (before, rest) = text.split_at(at);
+    let near = || did_you_mean(name, names.iter().map(String::as_str));
+    let Some((before, rest)) = scan::offset(text, position).and_then(|at| text.split_at_checked(at)) else {
+        return near();
+    };
     let from = before.rfind('\n').map_or(0, |end| end + 1);
     let line = text[from..].lines().next().unwrap_or_default();
-    if let Some(hint) = slips::variable(name, line, &line[at - from..]) {
+    if let Some(hint) = slips::variable(name, line, line.get(before.len() - from..).unwrap_or_default()) {
         return Some(hint);
     }
-    let near = || did_you_mean(name, names.iter().map(String::as_str));
     match rest.strip_prefix(name).and_then(|behind| unset::meant(name, before, behind, reference)) {
         Some(Meant::Argument(hint)) => Some(hint),
         Some(Meant::Variable(hint)) => Some(near().map_or(hint.clone(), |near| format!("{near} If not, {hint}"))),

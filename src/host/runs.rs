@@ -15,6 +15,7 @@ use super::errors::{Failure, Kind};
 use super::say::say;
 use super::session::{Options, Session};
 use super::smoke;
+use super::warm::Trained;
 use crate::data::Dataset;
 use crate::train::TrainError;
 use crate::train::checkpoint::replace_file;
@@ -155,12 +156,20 @@ impl Runs {
         self.placed().into_iter().map(|(_, dir)| dir).collect()
     }
 
-    /// The places in the order, and the directories, of runs that an edit or an error has stopped on their way.
-    pub fn stopped(&self) -> Vec<(usize, PathBuf)> {
-        let stopped = [Status::Interrupted, Status::Failed].map(|status| Some(json!(status)));
-        let was_stopped =
-            |dir: &Path| read_run_json(dir).is_ok_and(|record| stopped.contains(&record.get("status").cloned()));
-        self.placed().into_iter().filter(|(_, dir)| was_stopped(dir)).collect()
+    /// Its runs that have a checkpoint with training in it.
+    pub fn trained(&self) -> Vec<Trained> {
+        let stopped = [json!(Status::Interrupted), json!(Status::Failed)];
+        let trained = |(place, dir): (usize, PathBuf)| {
+            let record = read_run_json(&dir).ok()?;
+            let state = std::fs::read(dir.join("checkpoints/last/state.json")).ok()?;
+            let state: Value = serde_json::from_slice(&state).ok()?;
+            (state["step"].as_u64()? > 0).then(|| Trained {
+                place,
+                dir,
+                stopped: record.get("status").is_some_and(|status| stopped.contains(status)),
+            })
+        };
+        self.placed().into_iter().filter_map(trained).collect()
     }
 
     fn placed(&self) -> Vec<(usize, PathBuf)> {
@@ -370,7 +379,8 @@ pub fn lock_resumed(options: &Options) -> Result<Option<RunLock>, Failure> {
         }
         // What cannot be written is said where that matters.
         Err(err) if matches!(err.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => Ok(None),
-        Err(err) => Err(refuse(err.to_string())),
+        Err(err) if err.kind() == ErrorKind::Other => Err(refuse(err.to_string())),
+        Err(err) => Err(Failure::machine(format!("cannot resume {}: {err}", run.display()))),
     }
 }
 

@@ -13,6 +13,15 @@ pub struct Warm {
     carried: RefCell<Vec<(usize, PathBuf)>>,
 }
 
+/// A run that has a checkpoint with training in it.
+pub struct Trained {
+    /// In the order of the script's runs.
+    pub place: usize,
+    pub dir: PathBuf,
+    /// Whether an edit or an error has stopped it on its way.
+    pub stopped: bool,
+}
+
 struct Opened {
     spec: Spec,
     stamp: u64,
@@ -53,9 +62,12 @@ impl Warm {
         Ok(dataset)
     }
 
-    /// Sets what runs of the next session may go on from.
-    pub fn carry(&self, stopped: Vec<(usize, PathBuf)>) {
-        *self.carried.borrow_mut() = stopped;
+    /// A session has ended, and this is what came of its runs, by their place: the next one's may go on from those that were
+    /// stopped on their way. Where a session that was stopped itself came to no training, what was there before still stands.
+    pub fn carry(&self, trained: Vec<Trained>, done: bool) {
+        let mut carried = self.carried.borrow_mut();
+        carried.retain(|(place, _)| !done && !trained.iter().any(|run| run.place == *place));
+        carried.extend(trained.into_iter().filter(|run| run.stopped).map(|run| (run.place, run.dir)));
     }
 
     /// The run that the one at `place` may go on from.

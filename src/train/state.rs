@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tch::Tensor;
 
 use super::TrainResult;
 use super::checkpoint::Slot;
@@ -52,7 +53,7 @@ impl Carried {
     /// Puts the last checkpoint of the run in `from` into a model that may have changed: it is to have the same weights; R is
     /// taken over where both have one, and folded in where only the checkpoint does. Moments that do not fit start anew.
     ///
-    /// Errors: [`super::TrainError::Nn`] for weights that do not fit; then nothing has changed. `None` where nothing was trained.
+    /// Errors: [`super::TrainError::Nn`] for weights that do not fit; then all are as they were. `None` where nothing was trained.
     pub fn take(from: &Path, model: &Registry, optimizer: Option<&AdamW>) -> TrainResult<Option<Self>> {
         let Some((weights, moments, state)) = Slot::new(&from.join("checkpoints"), "last").load::<State>()? else {
             return Ok(None);
@@ -60,10 +61,22 @@ impl Carried {
         if state.step == 0 {
             return Ok(None);
         }
+        let own: Vec<(String, Tensor)> = tch::no_grad(|| {
+            model
+                .state()
+                .into_iter()
+                .map(|(name, tensor)| Ok((name, tensor.f_detach_copy()?)))
+                .collect::<TrainResult<_>>()
+        })?;
         // The first shows that it fits; the second fills the Rs of layers that `"auto"` had chosen.
-        model.load_state(&weights)?;
-        model.restore_decor_state(&state.decorrelation)?;
-        model.load_state(&weights)?;
+        let loaded = model
+            .load_state(&weights)
+            .and_then(|()| model.restore_decor_state(&state.decorrelation))
+            .and_then(|()| model.load_state(&weights));
+        if let Err(err) = loaded {
+            model.load_state(&own)?;
+            return Err(err.into());
+        }
         let lost = optimizer.and_then(|optimizer| optimizer.load_state(&moments).err()).map(|err| err.to_string());
         model.set_lr_fraction(state.lr_fraction);
         let State { step, lr_fraction, decorrelation, draws, .. } = state;

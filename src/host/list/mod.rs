@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use chrono::DateTime;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -143,7 +144,7 @@ fn list(options: &ListOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The runs in `dir` by their folders' names, which begin with when they started, and what is not one, with the reason.
+/// The runs in `dir` by when they started, the oldest first, and what is not one, with the reason.
 fn scan(dir: &Path) -> Result<(Vec<Entry>, Vec<String>), Failure> {
     let failed = |err: std::io::Error| Failure::usage(format!("cannot list {}: {err}", dir.display()));
     if ["run.json", "index.json"].iter().any(|name| dir.join(name).exists()) {
@@ -165,6 +166,11 @@ fn scan(dir: &Path) -> Result<(Vec<Entry>, Vec<String>), Failure> {
             Err(why) => left_out.push(format!("{}: {why}", folder.display())),
         }
     }
+    // Their names begin with it too, in whole seconds.
+    let started = |entry: &Entry| {
+        entry.started.as_deref().and_then(|text| DateTime::parse_from_rfc3339(text).ok()).map(|time| time.to_utc())
+    };
+    entries.sort_by_cached_key(started);
     Ok((entries, left_out))
 }
 

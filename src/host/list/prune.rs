@@ -24,7 +24,6 @@ use crate::train::lock::{RunLock, Taken};
 pub fn prune(entries: &[Entry], keep: usize, dry_run: bool) -> Result<(), Failure> {
     let done = |entry: &&Entry| entry.status == State::Done && entry.runs.iter().all(|run| run.status == State::Done);
     let mut old: Vec<&Entry> = entries.iter().filter(done).collect();
-    old.sort_by_key(|entry| (entry.started.clone(), entry.dir.clone()));
     old.truncate(old.len().saturating_sub(keep));
     let (mut freed, mut runs, mut failed) = (0, 0, None);
     for entry in old {

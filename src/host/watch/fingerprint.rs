@@ -74,7 +74,7 @@ impl Fingerprint {
         if changed.is_empty() {
             return Edit::None;
         }
-        let (now, then) = (self.reached(), before.reached());
+        let (now, then) = (self.reached_from(TOP), before.reached_from(TOP));
         let name = |key: &str| key.rsplit_once('/').map_or(key, |(name, _)| name).to_owned();
         let names: Vec<String> = changed.into_iter().map(|key| name(key)).collect();
         if names.iter().any(|name| now.contains(name) || then.contains(name)) {
@@ -84,10 +84,10 @@ impl Fingerprint {
         }
     }
 
-    /// All names that are mentioned where the statements outside of functions lead.
-    fn reached(&self) -> BTreeSet<String> {
+    /// All names that are mentioned where a function leads.
+    pub fn reached_from(&self, function: &str) -> BTreeSet<String> {
         let mut reached = BTreeSet::new();
-        let mut open = vec![TOP.to_owned()];
+        let mut open = vec![function.to_owned()];
         while let Some(name) = open.pop() {
             for next in self.mentions.get(&name).into_iter().flatten() {
                 if reached.insert(next.clone()) {

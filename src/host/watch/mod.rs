@@ -34,7 +34,7 @@ use files::{Files, Texts};
 use fingerprint::{Edit, Fingerprint};
 
 /// How many patched versions are kept, to go back to when one fails.
-const MAX_REVISIONS: usize = 8;
+const MAX_REVISIONS: usize = 32;
 /// How long a look at signals and files is apart while nothing runs.
 const IDLE: Duration = Duration::from_millis(20);
 
@@ -51,6 +51,8 @@ pub struct Watching {
     revisions: RefCell<Vec<Rc<Revision>>>,
     /// How many versions there were since the script began.
     versions: Cell<usize>,
+    /// Whether the version that was saved last has failed, and another is in force.
+    taken_back: Cell<bool>,
 }
 
 /// A version of the script whose functions were patched in.
@@ -79,6 +81,7 @@ impl Watching {
             restart: Cell::new(false),
             revisions: RefCell::default(),
             versions: Cell::new(1),
+            taken_back: Cell::new(false),
         })
     }
 
@@ -87,6 +90,7 @@ impl Watching {
         self.restart.set(false);
         self.revisions.borrow_mut().clear();
         self.versions.set(1);
+        self.taken_back.set(false);
         self.watch_sources(library)
     }
 
@@ -108,9 +112,19 @@ impl Watching {
         self.revisions.borrow().last().cloned()
     }
 
-    /// Gives up the version in force for the one before. Whether there was one to give up.
-    pub fn take_back(&self) -> bool {
-        self.revisions.borrow_mut().pop().is_some()
+    /// A hook has failed: gives up the patch that it comes from, and those after it. `false` if it is the script's own.
+    pub fn take_back(&self, hook: &str) -> bool {
+        let Some(now) = self.revision() else { return false };
+        let mut reached = Fingerprint::of(&now.ast).reached_from(hook);
+        reached.insert(hook.to_owned());
+        let mut revisions = self.revisions.borrow_mut();
+        let Some(place) = revisions.iter().rposition(|patch| patch.changed.iter().any(|name| reached.contains(name)))
+        else {
+            return false;
+        };
+        revisions.truncate(place);
+        self.taken_back.set(true);
+        true
     }
 
     /// Looks at the sources if anything was heard. Says whether the script is to end here.
@@ -133,6 +147,7 @@ impl Watching {
                 let Some(ast) = next.compiled(next.store.script_key()) else { return false };
                 session.library.add_patch(&next);
                 self.versions.set(number);
+                self.taken_back.set(false);
                 let mut revisions = self.revisions.borrow_mut();
                 if revisions.len() == MAX_REVISIONS {
                     revisions.remove(0);
@@ -196,8 +211,10 @@ impl Watching {
     fn wait(&self, last: &Library, failed: bool, engine: &Engine) -> bool {
         let patched = self.revision();
         let last = patched.as_deref().map_or(last, |revision| &revision.library);
-        // What was saved while the script ended is news as well; what ran is not.
-        *self.seen.borrow_mut() = last.files().into_iter().map(|(key, _)| (key.clone(), last.text(&key))).collect();
+        // What was saved while the script ended is news as well; what ran is not, nor what was given up because it failed.
+        if !self.taken_back.get() {
+            *self.seen.borrow_mut() = last.files().into_iter().map(|(key, _)| (key.clone(), last.text(&key))).collect();
+        }
         self.files.borrow().set_changed();
         let paths = last.files();
         let mut written = files::written(&paths);
@@ -306,7 +323,9 @@ fn run_again_and_again(options: &Options, carry_on: bool) -> Result<i32, Failure
             return Ok(EXIT_INTERRUPTED);
         }
         super::report(&outcome);
-        warm.carry(if carry_on { session.runs.stopped() } else { Vec::new() });
+        if carry_on {
+            warm.carry(session.runs.trained(), matches!(outcome, Outcome::Done));
+        }
         let ended = Ended::of(&session);
         if let Some(table) = before.as_ref().and_then(|before| ended.against(before)) {
             say(&table);

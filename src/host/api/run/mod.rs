@@ -1,6 +1,6 @@
 //! `run`: one training run, its steps, its figures, its directory.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
 use rhai::plugin::*;
@@ -35,8 +35,8 @@ pub struct RunHandle {
     /// Whose unreadable files are this run's.
     datasets: runs::Datasets,
     name: Rc<str>,
-    /// Of the script, as [`Session::version`] has it, when the run began.
-    version: usize,
+    /// Of the script, as [`Session::version`] has it, as the run's directory has it.
+    version: Rc<Cell<usize>>,
     /// While its steps run.
     progress: Rc<RefCell<Option<Progress>>>,
 }

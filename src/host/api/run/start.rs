@@ -1,6 +1,6 @@
 //! `run::start`: from a map of options to a run with its directory.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use rhai::{Dynamic, Map, NativeCallContext};
@@ -126,7 +126,7 @@ pub fn start(ctx: &NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
         optimizer,
         datasets,
         name: name.into(),
-        version: session.version(),
+        version: Rc::new(Cell::new(session.version())),
         progress: Rc::default(),
     };
     handle.note_choice().map_err(|err| script_error(ctx, err))?;

@@ -15,7 +15,7 @@ use crate::host::preflight::Timing;
 use crate::host::say::say;
 use crate::host::session::Session;
 use crate::host::watch::Revision;
-use crate::host::{Diagnosis, stop_of};
+use crate::host::{Diagnosis, Kind, stop_of};
 use crate::train::run::{Goal, Status};
 
 /// The functions of a script that a run calls by itself, with the run as their argument.
@@ -181,14 +181,15 @@ impl Steps {
 
     /// Puts functions of a newer version in the place of the script's own, if `watch` has patched some in since the step before.
     fn take_over_hooks(&self, session: &Session) -> ScriptResult<()> {
-        let revision = session.watching.as_ref().and_then(|watching| watching.revision());
-        let Some(revision) = revision.filter(|revision| self.state.hooks.borrow().version != revision.number) else {
+        let number = session.version();
+        if self.state.hooks.borrow().version == number {
             return Ok(());
-        };
-        *self.state.hooks.borrow_mut() = self.hooks_of(session, Some(&revision));
-        if revision.number == self.state.handle.version {
-            return Ok(()); // The run began with it.
         }
+        let revision = session.watching.as_ref().and_then(|watching| watching.revision());
+        *self.state.hooks.borrow_mut() = self.hooks_of(session, revision.as_deref());
+        let known = self.state.handle.version.replace(number);
+        // One that is known, or that another loop has gone back to.
+        let Some(revision) = revision.filter(|_| number > known) else { return Ok(()) };
         let step = self.state.handle.run.borrow().step() + u64::from(self.state.in_step.get());
         let there = |name: &&String| revision.ast.iter_functions().any(|function| function.name == name.as_str());
         let (kept, gone): (Vec<&String>, Vec<&String>) = revision.changed.iter().partition(there);
@@ -218,10 +219,13 @@ impl Steps {
 
     /// Puts the version before back, because a hook of the one that was patched in has failed: an edit does not cost the run.
     fn take_back(&self, session: &Session, name: &str, err: EvalAltResult) -> ScriptResult<()> {
-        let Some(watching) = session.watching.as_ref().filter(|watching| watching.take_back()) else {
+        let Some(watching) = session.watching.as_ref().filter(|watching| watching.take_back(name)) else {
             return Err(err.into());
         };
         *self.state.hooks.borrow_mut() = self.hooks_of(session, watching.revision().as_deref());
+        self.state.handle.version.set(session.version());
+        // A hook without an end has used them up.
+        session.reset_operations();
         let step = self.state.handle.run.borrow().step();
         let failed = Diagnosis::of(err, &session.library, &session.engine());
         say(&format!("{failed}\n{name}: failed at step {step}; the version before is back, and the run goes on"));
@@ -251,8 +255,17 @@ impl Steps {
         let source = global.source.as_deref();
         let ctx = NativeCallContext::new_with_all_fields(&engine, name, source, &global, Position::NONE);
         match ctx.call_fn::<Dynamic>(name, (self.state.handle.clone(),)) {
-            Err(err) if version > 0 && stop_of(&err).is_none() => self.take_back(&session, name, *err),
+            Err(err) if version > 0 && is_a_slip(&err) => self.take_back(&session, name, *err),
             ended => ended.map(|_| ()),
         }
+    }
+}
+
+/// Whether an error is the script's own, endless loops included: not a signal, a want of memory, or a wish to end.
+fn is_a_slip(err: &EvalAltResult) -> bool {
+    match stop_of(err) {
+        Some(Stop::Failed(failure)) => failure.kind == Kind::Script,
+        Some(_) => false,
+        None => !matches!(err, EvalAltResult::Exit(..)),
     }
 }

@@ -11,7 +11,8 @@ use rhai::{Engine, EvalAltResult, Position};
 use super::captures;
 use super::errors::{Failure, Kind};
 use super::explain::explain;
-use super::resolver::{Library, is_std};
+use super::resolver::Library;
+use super::sources::is_std;
 use super::syntax;
 
 /// `called from` lines shown at most.

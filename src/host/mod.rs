@@ -46,6 +46,7 @@ mod signals;
 mod signatures;
 mod slips;
 pub mod smoke;
+pub mod sources;
 mod stdlib;
 mod suggest;
 mod syntax;

@@ -14,8 +14,8 @@ use std::path::{Component, Path, PathBuf};
 
 use super::args::Given;
 use super::errors::Failure;
-use super::resolver::SourceStore;
 use super::session::Options;
+use super::sources::SourceStore;
 
 const DATASETS: &str = "datasets";
 

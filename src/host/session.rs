@@ -12,11 +12,12 @@ use super::api::custom::Homes;
 use super::args::{Given, to_json};
 use super::energy::EnergyOptions;
 use super::errors::{Failure, Stop};
-use super::resolver::{Library, SourceStore};
+use super::resolver::Library;
 use super::runs::Runs;
 use super::sandbox::Sandbox;
 use super::say::print_line;
 use super::signals;
+use super::sources::SourceStore;
 use super::warm::Warm;
 use super::watch::Watching;
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
-use dbp_host::host::resolver::{Library, SourceStore};
+use dbp_host::host::resolver::Library;
+use dbp_host::host::sources::SourceStore;
 use dbp_host::host::{Diagnosis, Options, Session, engine};
 use rhai::{Dynamic, Engine, Scope};
 

@@ -11,8 +11,9 @@ use crate::host::diagnosis::Diagnosis;
 use crate::host::engine::parser;
 use crate::host::errors::Failure;
 use crate::host::reference::Docs;
-use crate::host::resolver::{Library, circle, is_std};
+use crate::host::resolver::{Library, circle};
 use crate::host::session::Session;
+use crate::host::sources::is_std;
 
 /// What an import means.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,9 +14,9 @@ use super::input::Inputs;
 use super::transcript::{LAST, Transcript, mentions};
 use crate::host::errors::{Failure, ScriptResult};
 use crate::host::reference::Reference;
-use crate::host::resolver::{Loaded, SourceStore};
 use crate::host::scan::Scan;
 use crate::host::session::{Options, Session};
+use crate::host::sources::{Loaded, SourceStore};
 use crate::host::{Outcome, args, caught, comments, engine, outcome, signals};
 
 /// A module under the name it was imported as.

@@ -19,9 +19,10 @@ use std::time::Duration;
 use rhai::{AST, Engine, EvalAltResult};
 
 use super::errors::{EXIT_INTERRUPTED, Failure, ScriptResult};
-use super::resolver::{Library, SourceStore, literal_imports};
+use super::resolver::{Library, literal_imports};
 use super::say::say;
 use super::session::{Options, Session};
+use super::sources::SourceStore;
 use super::warm::Warm;
 use super::{Diagnosis, Outcome};
 

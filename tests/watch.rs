@@ -187,6 +187,14 @@ fn hooks_are_patched_into_the_run_however_they_are_saved() {
     fs::write(&script, with_letter("J")).unwrap();
     watch.until_said("J");
     assert!(!watch.out().iter().any(|line| line.starts_with("I ")), "a version that does not compile never runs");
+    // Slips that only `check` sees, in a hook and where another edit would start anew.
+    fs::write(&script, with_letter("Q").replace("print(`", "prind(`")).unwrap();
+    watch.until_told("unknown function: prind");
+    fs::write(&script, with_letter("J").replace("mae::build(", "mae::biuld(")).unwrap();
+    watch.until_told("unknown function: mae::biuld");
+    watch.until("both refusals", || watch.err().iter().filter(|line| line.contains("the run goes on")).count() == 3);
+    fs::write(&script, with_letter("J")).unwrap();
+    watch.until_told("no errors any more");
     // Deleted, and back.
     fs::remove_file(&script).unwrap();
     std::thread::sleep(Duration::from_millis(100));

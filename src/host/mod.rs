@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::thread;
 
-use rhai::{Engine, EvalAltResult, Position};
+use rhai::{AST, Caches, Engine, EvalAltResult, Position, Scope, Shared};
 
 use crate::libtorch::guard_stack;
 
@@ -57,6 +57,7 @@ mod weights;
 
 pub use diagnosis::Diagnosis;
 pub use errors::{EXIT_INTERRUPTED, Failure, Kind, ScriptResult, Stop, check_arg, script_error};
+use session::Constants;
 pub use session::{Options, Session};
 pub use watch::watch;
 
@@ -151,14 +152,27 @@ fn execute_with(session: &Rc<Session>, engine: &Engine) -> Outcome {
             watching.compiled(&session.library).map_err(|err| err.at(Position::NONE))?;
         }
         check::hooks::warn(session, &ast);
-        engine.run_ast(&ast)
+        run_script(session, engine, &ast)
     });
+    session.set_constants(None); // They may hold what holds the session.
     let outcome = outcome(result, session, engine);
     // What ended the script matters more than a record that could not be written.
     match (session.runs.finish(&outcome), &outcome) {
         (Err(err), Outcome::Done) => err.into(),
         _ => outcome,
     }
+}
+
+/// Runs the script; its constants are the session's meanwhile, for hooks that are called from a module's loop.
+#[allow(deprecated)] // Nothing else takes the state that a script runs with, and Rhai's version is fixed.
+fn run_script(session: &Session, engine: &Engine, ast: &AST) -> ScriptResult<()> {
+    let mut global = engine.new_global_runtime_state();
+    global.source = ast.source().map(Into::into);
+    global.lib.push(Shared::clone(ast.shared_lib()));
+    let constants = Constants::default();
+    session.set_constants(Some(Shared::clone(&constants)));
+    global.constants = Some(constants);
+    engine.eval_statements_raw(&mut global, &mut Caches::new(), &mut Scope::new(), ast.statements()).map(|_| ())
 }
 
 fn outcome(result: ScriptResult<()>, session: &Session, engine: &Engine) -> Outcome {

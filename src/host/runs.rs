@@ -156,18 +156,16 @@ impl Runs {
         self.placed().into_iter().map(|(_, dir)| dir).collect()
     }
 
-    /// Its runs that have a checkpoint with training in it.
+    /// Its runs that have a checkpoint.
     pub fn trained(&self) -> Vec<Trained> {
         let stopped = [json!(Status::Interrupted), json!(Status::Failed)];
         let trained = |(place, dir): (usize, PathBuf)| {
             let record = read_run_json(&dir).ok()?;
             let state = std::fs::read(dir.join("checkpoints/last/state.json")).ok()?;
             let state: Value = serde_json::from_slice(&state).ok()?;
-            (state["step"].as_u64()? > 0).then(|| Trained {
-                place,
-                dir,
-                stopped: record.get("status").is_some_and(|status| stopped.contains(status)),
-            })
+            let steps = state["step"].as_u64()?.saturating_sub(state["carried"].as_u64().unwrap_or(0));
+            let stopped = record.get("status").is_some_and(|status| stopped.contains(status));
+            Some(Trained { place, dir, steps, stopped })
         };
         self.placed().into_iter().filter_map(trained).collect()
     }

@@ -3,10 +3,11 @@
 //! Native functions reach it through the engine's default tag: `let session = Session::of(&ctx);`.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 
-use rhai::{Dynamic, Engine, NativeCallContext};
+use rhai::{Dynamic, Engine, ImmutableString, Locked, NativeCallContext, Shared};
 
 use super::api::custom::Homes;
 use super::args::{Given, to_json};
@@ -89,6 +90,9 @@ impl Parameter {
     }
 }
 
+/// A script's constants, as its functions see them: `global::NAME`.
+pub(super) type Constants = Shared<Locked<BTreeMap<ImmutableString, Dynamic>>>;
+
 /// Where the script's output goes.
 type Printer = Box<dyn Fn(&str)>;
 
@@ -105,6 +109,8 @@ pub struct Session {
     pending: RefCell<Option<Stop>>,
     seed: Cell<u64>,
     draws: Cell<u64>,
+    /// While the script runs.
+    constants: RefCell<Option<Constants>>,
     /// The training runs this script has made.
     pub(super) runs: Runs,
     /// What functions of custom models see.
@@ -163,6 +169,7 @@ impl Session {
             pending: RefCell::default(),
             seed: Cell::new(options.seed.unwrap_or(0)),
             draws: Cell::new(0),
+            constants: RefCell::default(),
             runs: Runs::default(),
             homes: Homes::default(),
             warm,
@@ -212,6 +219,16 @@ impl Session {
     /// The number of the version whose functions were patched in last; 0 for those that the script began with.
     pub(super) fn version(&self) -> usize {
         self.watching.as_ref().and_then(|watching| watching.revision()).map_or(0, |revision| revision.number)
+    }
+
+    /// The script's constants so far, while it runs.
+    pub(super) fn constants(&self) -> Option<Constants> {
+        self.constants.borrow().clone()
+    }
+
+    pub(super) fn set_constants(&self, constants: Option<Constants>) {
+        let before = self.constants.replace(constants);
+        drop(before); // What they hold may ask the session when it goes.
     }
 
     /// Whether SIGINT or SIGTERM came in. Long native calls poll it.

@@ -13,11 +13,13 @@ pub struct Warm {
     carried: RefCell<Vec<(usize, PathBuf)>>,
 }
 
-/// A run that has a checkpoint with training in it.
+/// A run that has a checkpoint.
 pub struct Trained {
     /// In the order of the script's runs.
     pub place: usize,
     pub dir: PathBuf,
+    /// Steps done by itself, beyond what it was handed over.
+    pub steps: u64,
     /// Whether an edit or an error has stopped it on its way.
     pub stopped: bool,
 }
@@ -63,11 +65,14 @@ impl Warm {
     }
 
     /// A session has ended, and this is what came of its runs, by their place: the next one's may go on from those that were
-    /// stopped on their way. Where a session that was stopped itself came to no training, what was there before still stands.
+    /// stopped on their way. Where the session came to no training, what was there before still stands.
     pub fn carry(&self, trained: Vec<Trained>, done: bool) {
         let mut carried = self.carried.borrow_mut();
-        carried.retain(|(place, _)| !done && !trained.iter().any(|run| run.place == *place));
-        carried.extend(trained.into_iter().filter(|run| run.stopped).map(|run| (run.place, run.dir)));
+        carried.retain(|(place, _)| match trained.iter().find(|run| run.place == *place) {
+            Some(run) => run.steps == 0,
+            None => !done,
+        });
+        carried.extend(trained.into_iter().filter(|run| run.stopped && run.steps > 0).map(|run| (run.place, run.dir)));
     }
 
     /// The run that the one at `place` may go on from.

@@ -131,6 +131,15 @@ pub fn inspect(session: &Rc<Session>, engine: &Engine) -> Report {
     }
 }
 
+/// What would end the script as it lies on disk now, for a session that is running it.
+pub fn errors(session: &Session) -> Vec<Finding> {
+    // What is compiled to be looked at is not what runs. If the script cannot be had any more, this is not what matters.
+    let Ok(own) = Session::new(session.options.clone()) else { return Vec::new() };
+    let mut findings = inspect(&own, &engine::build_to_check(&own)).findings;
+    findings.retain(|finding| finding.severity == Severity::Error);
+    findings
+}
+
 /// Runs `dbp-host check SCRIPT`. Returns the exit code.
 pub fn check(script: &Path, as_json: bool) -> i32 {
     match report(script) {

@@ -24,7 +24,7 @@ use super::say::say;
 use super::session::{Options, Session};
 use super::sources::SourceStore;
 use super::warm::Warm;
-use super::{Diagnosis, Outcome};
+use super::{Diagnosis, Outcome, check};
 
 mod compare;
 mod files;
@@ -36,6 +36,8 @@ use fingerprint::{Edit, Fingerprint};
 
 /// How many patched versions are kept, to go back to when one fails.
 const MAX_REVISIONS: usize = 32;
+/// What follows from a version that cannot be used.
+const GOES_ON: &str = "the run goes on with the version before";
 /// How long a look at signals and files is apart while nothing runs.
 const IDLE: Duration = Duration::from_millis(20);
 
@@ -52,8 +54,8 @@ pub struct Watching {
     revisions: RefCell<Vec<Rc<Revision>>>,
     /// How many versions there were since the script began.
     versions: Cell<usize>,
-    /// Whether the version that was saved last has failed, and another is in force.
-    taken_back: Cell<bool>,
+    /// Whether the version that was saved last is not the one in force, because of a slip in it.
+    refused: Cell<bool>,
 }
 
 /// A version of the script whose functions were patched in.
@@ -82,7 +84,7 @@ impl Watching {
             restart: Cell::new(false),
             revisions: RefCell::default(),
             versions: Cell::new(1),
-            taken_back: Cell::new(false),
+            refused: Cell::new(false),
         })
     }
 
@@ -91,7 +93,7 @@ impl Watching {
         self.restart.set(false);
         self.revisions.borrow_mut().clear();
         self.versions.set(1);
-        self.taken_back.set(false);
+        self.refused.set(false);
         self.watch_sources(library)
     }
 
@@ -124,7 +126,7 @@ impl Watching {
             return false;
         };
         revisions.truncate(place);
-        self.taken_back.set(true);
+        self.refused.set(true);
         true
     }
 
@@ -137,18 +139,24 @@ impl Watching {
         let running = revision.as_deref().map_or(&session.library, |revision| &revision.library);
         let number = self.versions.get() + 1;
         let engine = session.engine();
-        let Some(next) = self.saved(running, number, &engine, "the run goes on with the version before") else {
+        let Some(next) = self.saved(running, number, &engine, GOES_ON) else {
             return false;
         };
-        match edit(running, &next) {
+        let edit = edit(running, &next);
+        // Nothing may have begun that a new start would cost.
+        let begun = session.in_training() || session.runs.count() > 0;
+        if begun && edit != Edit::None && !self.is_sound(session) {
+            return false;
+        }
+        self.accept(&next);
+        match edit {
             Edit::None => {}
-            // Nothing has begun that a new start would cost.
-            Edit::Hooks(_) if !session.in_training() && session.runs.count() == 0 => self.restart.set(true),
+            Edit::Hooks(_) if !begun => self.restart.set(true),
             Edit::Hooks(changed) => {
                 let Some(ast) = next.compiled(next.store.script_key()) else { return false };
                 session.library.add_patch(&next);
+                check::hooks::warn(session, &ast);
                 self.versions.set(number);
-                self.taken_back.set(false);
                 let mut revisions = self.revisions.borrow_mut();
                 if revisions.len() == MAX_REVISIONS {
                     revisions.remove(0);
@@ -158,6 +166,18 @@ impl Watching {
             Edit::Other => self.restart.set(true),
         }
         self.restart.get()
+    }
+
+    /// Whether `check` finds nothing in the version on disk that would end it: a slip is not to cost a run. It is told if it does.
+    fn is_sound(&self, session: &Session) -> bool {
+        let errors = check::errors(session);
+        if !errors.is_empty() {
+            let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            say(&format!("{}\n{GOES_ON}", told.join("\n")));
+            self.broken.set(true);
+            self.refused.set(true);
+        }
+        errors.is_empty()
     }
 
     /// The version on disk, if it is news and compiles; one that does not is reported, with what follows from that.
@@ -193,18 +213,17 @@ impl Watching {
         if let Err(err) = self.watch_sources(&next) {
             say(&format!("watch: {err}"));
         }
-        let was_broken = self.broken.replace(broken.is_some());
-        match broken {
-            Some(broken) => {
-                say(&format!("{broken}\n{consequence}"));
-                None
-            }
-            None => {
-                if was_broken {
-                    say(&format!("{}: no errors any more", next.store.shown(next.store.script_key())));
-                }
-                Some(next)
-            }
+        let Some(broken) = broken else { return Some(next) };
+        say(&format!("{broken}\n{consequence}"));
+        self.broken.set(true);
+        None
+    }
+
+    /// A version will do, at last if one before did not.
+    fn accept(&self, version: &Library) {
+        self.refused.set(false);
+        if self.broken.replace(false) {
+            say(&format!("{}: no errors any more", version.store.shown(version.store.script_key())));
         }
     }
 
@@ -212,8 +231,8 @@ impl Watching {
     fn wait(&self, last: &Library, failed: bool, engine: &Engine) -> bool {
         let patched = self.revision();
         let last = patched.as_deref().map_or(last, |revision| &revision.library);
-        // What was saved while the script ended is news as well; what ran is not, nor what was given up because it failed.
-        if !self.taken_back.get() {
+        // What was saved while the script ended is news as well; what ran is not, nor what was refused.
+        if !self.refused.get() {
             *self.seen.borrow_mut() = last.files().into_iter().map(|(key, _)| (key.clone(), last.text(&key))).collect();
         }
         self.files.borrow().set_changed();
@@ -231,10 +250,11 @@ impl Watching {
                     self.seen.borrow_mut().clear();
                 }
             }
-            if let Some(next) = self.saved(last, 1, engine, "waiting for the next save")
-                && (failed || edit(last, &next) != Edit::None)
-            {
-                return true;
+            if let Some(next) = self.saved(last, 1, engine, "waiting for the next save") {
+                self.accept(&next);
+                if failed || edit(last, &next) != Edit::None {
+                    return true;
+                }
             }
         }
         false

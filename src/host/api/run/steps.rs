@@ -88,7 +88,11 @@ impl Iterator for Steps {
 }
 
 impl Steps {
-    pub fn new(handle: RunHandle, global: GlobalRuntimeState) -> Self {
+    pub fn new(handle: RunHandle, mut global: GlobalRuntimeState) -> Self {
+        // Hooks are the script's, whoever runs the loop: they see its constants.
+        if let Some(constants) = handle.session.upgrade().and_then(|session| session.constants()) {
+            global.constants = Some(constants);
+        }
         let global = Rc::new(global);
         // Where another version has been patched in by now, the first step takes it over.
         let hooks = RefCell::new(Hooks { version: 0, global: Rc::clone(&global) });

@@ -430,11 +430,21 @@ fn weights_and_step_are_carried_over_while_they_fit() {
     let second = json(&runs[1].join("run.json"));
     assert_eq!(second["continued_from"]["step"], stopped);
     assert!(runs[0].ends_with(second["continued_from"]["run"].as_str().unwrap().trim_start_matches("runs/")));
+    // A version that is to have fewer steps than there were trains nothing, and takes nothing away.
+    let steps = watch.folder.path().join("part.rhai");
+    fs::write(&steps, part("1")).unwrap();
+    watch.until_told("nothing is trained");
+    watch.until_told("an edit runs it again");
+    let before = watch.steps().len();
+    fs::write(&steps, part("100000")).unwrap();
+    watch.until("a step of the next", || watch.steps().len() > before);
+    let steps = watch.steps();
+    assert_eq!(steps[before].1, steps[before - 1].1 + 1, "{steps:?}");
     // A wider model has other weights.
     fs::write(watch.script(), drawing("C").replace("embed_dim: 16, depth", "embed_dim: 32, depth")).unwrap();
     watch.until_said("C 1");
     watch.until_told("starting anew");
-    let trained = watch.steps().iter().rfind(|(letter, _)| letter == "B").unwrap().1;
+    let trained = json(&runs[1].join("run.json"))["step"].as_u64().unwrap();
     let saved = |run: &Path, file: &str| fs::read(run.join("checkpoints/last").join(file)).unwrap();
     let (then, now) = (saved(&runs[0], "model.safetensors"), saved(&runs[1], "model.safetensors"));
     let (then, now) = (SafeTensors::deserialize(&then).unwrap(), SafeTensors::deserialize(&now).unwrap());
@@ -449,5 +459,5 @@ fn weights_and_step_are_carried_over_while_they_fit() {
     assert_eq!(f32::from_le_bytes(count.data().try_into().unwrap()), trained as f32);
     assert_eq!(json(&runs[1].join("checkpoints/last/state.json"))["draws"], trained);
     let (code, watch) = watch.interrupt();
-    assert_eq!((code, watch.runs().len()), (Some(130), 3));
+    assert_eq!((code, watch.runs().len()), (Some(130), 5));
 }

@@ -53,7 +53,7 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
             let hint = if module_names(engine, imported_names(&text)).contains(name) {
                 Some(format!("`{name}` holds functions, which are called as `{name}::…`"))
             } else if names().contains(name) && in_function(&text, *position) {
-                Some("functions see no variables from outside; hand them over as arguments".to_owned())
+                Some(outside(name, text.contains(&format!("const {name} "))))
             } else {
                 variable_hint(name, *position, &text, &names(), &Reference::of(engine))
             };
@@ -114,6 +114,14 @@ pub(super) fn variable_hint(
         Some(Meant::Argument(hint)) => Some(hint),
         Some(Meant::Variable(hint)) => Some(near().map_or(hint.clone(), |near| format!("{near} If not, {hint}"))),
         None => near(),
+    }
+}
+
+/// How a function comes by a name from outside of it.
+pub(super) fn outside(name: &str, is_constant: bool) -> String {
+    match is_constant {
+        true => format!("functions see a constant of the script as `global::{name}`"),
+        false => "functions see no variables from outside; hand them over as arguments".to_owned(),
     }
 }
 

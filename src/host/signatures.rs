@@ -106,7 +106,9 @@ impl Fault {
     pub fn with_property(self, name: &str, receiver: &str, reference: &Reference) -> Self {
         let owns = |f: &Function| f.params.first().is_some_and(|own| receiver.is_empty() || own.kind == receiver);
         let is_it = |f: &Function| f.role == Role::Getter && f.name == name && owns(f);
-        if self.code != "unknown-method" || !reference.functions.iter().any(is_it) {
+        // What another language has by that name says more than a property of some type.
+        let elsewhere = receiver.is_empty() && slips::method(name).is_some();
+        if self.code != "unknown-method" || elsewhere || !reference.functions.iter().any(is_it) {
             return self;
         }
         let hint = format!("`{name}` is a property: leave out the parentheses");
@@ -209,6 +211,7 @@ fn wrong_number(call: &Call, same: &[&Callable]) -> Fault {
     let message = format!("{}: expected {expected} {noun}, got {}", call.name, call.args.len() - value);
     let hint = match call.name {
         "range" if counts.len() > 1 && call.args.len() == 1 => slips::RANGE.to_owned(),
+        "print" | "debug" if call.args.len() > 1 => slips::PRINT.to_owned(),
         _ => takes_hint(call, same),
     };
     let failure = Failure::script(message).with_hint(hint);

@@ -31,6 +31,9 @@ const WORDS: [(&str, &str); 24] = [
 /// For `range(n)`, which Rhai has with a beginning alone.
 pub const RANGE: &str = "numbers from 0 to n - 1 are written `0..n`";
 
+/// For `print(a, b)`.
+pub const PRINT: &str = "several values stand in one text, between backticks: print(`loss ${x} at ${step}`)";
+
 /// Methods that others have, and where that is here.
 const METHODS: [(&str, &str); 12] = [
     ("to", "all tensors live where `--device` says; types change with `to_float()` and its kin"),
@@ -89,7 +92,7 @@ fn index(line: &str, rest: &str) -> Option<String> {
     let several = parts.len() > 1;
     let said = [
         several.then_some("several dimensions stand in an array"),
-        parts.iter().any(|part| part.contains("..")).then_some("a part is a range"),
+        parts.iter().any(|part| part.contains("..")).then_some("a part of a tensor is a range"),
         parts.iter().any(|part| part == "()").then_some("a whole dimension is `()`"),
     ];
     let said: Vec<&str> = said.into_iter().flatten().collect();

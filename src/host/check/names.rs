@@ -11,7 +11,7 @@ use super::calls::Known;
 use super::finding::{Finding, Severity};
 use super::project::{File, Project, Target};
 use crate::host::errors::Failure;
-use crate::host::explain::variable_hint;
+use crate::host::explain::{outside, variable_hint};
 
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq)]
@@ -446,7 +446,9 @@ impl<'a> Walker<'a> {
         let hint = if self.known.has_namespace(name) || self.import(name).is_some() {
             Some(format!("`{name}` holds functions, which are called as `{name}::…`"))
         } else if self.function.is_some() && self.is_hidden_variable(name) {
-            Some("functions see no variables from outside; hand them over as arguments".to_owned())
+            // It was meant to be read.
+            let is_constant = self.read_global(name);
+            Some(outside(name, is_constant))
         } else {
             variable_hint(name, place, &self.text(), &visible, &self.known.reference)
         };

@@ -9,7 +9,6 @@ use super::calls::Known;
 use super::finding::{Finding, Severity};
 use super::names::Walker;
 use super::project::Project;
-use crate::host::engine;
 use crate::host::errors::Failure;
 use crate::host::reference::Reference;
 use crate::host::say::say;
@@ -28,10 +27,8 @@ pub fn warn(session: &Session, script: &AST) {
     if !functions.iter().any(|function| mistaken(*function, &functions).is_some()) {
         return;
     }
-    // Whether something of the script calls it by itself takes the whole look, at a session of its own: what is compiled to be
-    // looked at is not what runs. If it cannot be had any more, this is not what matters.
-    let Ok(own) = Session::new(session.options.clone()) else { return };
-    let engine = engine::build_to_check(&own);
+    // Whether something of the script calls it by itself takes the whole look.
+    let Some((own, engine)) = super::apart(session) else { return };
     for finding in of_script(&own, &engine) {
         say(&finding.to_string());
     }

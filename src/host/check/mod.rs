@@ -131,11 +131,18 @@ pub fn inspect(session: &Rc<Session>, engine: &Engine) -> Report {
     }
 }
 
+/// A session of the same script to look at it while it runs: what is compiled for that is not what runs. `None` if the script
+/// cannot be had any more, which is then said elsewhere.
+fn apart(session: &Session) -> Option<(Rc<Session>, Rc<Engine>)> {
+    let own = Session::new(session.options.clone()).ok()?;
+    let engine = engine::build_to_check(&own);
+    Some((own, engine))
+}
+
 /// What would end the script as it lies on disk now, for a session that is running it.
 pub fn errors(session: &Session) -> Vec<Finding> {
-    // What is compiled to be looked at is not what runs. If the script cannot be had any more, this is not what matters.
-    let Ok(own) = Session::new(session.options.clone()) else { return Vec::new() };
-    let mut findings = inspect(&own, &engine::build_to_check(&own)).findings;
+    let Some((own, engine)) = apart(session) else { return Vec::new() };
+    let mut findings = inspect(&own, &engine).findings;
     findings.retain(|finding| finding.severity == Severity::Error);
     findings
 }

@@ -4,8 +4,8 @@
 //! Update, as `torch.optim.Muon` has it: `B ← μ B + (1 − μ) G`, `O = orthogonalize(B)`, with Nesterov of `μ B + (1 − μ) G`;
 //! `W ← (1 − lr λ) W − lr s O`. The scale s is by the matrix's shape `[r, c]`: `√max(1, r/c)`, the author's, or
 //! `0.2 √max(r, c)`, which gives O the size of AdamW's updates, so that its rates and decays can be taken over
-//! (Liu et al. 2025, arXiv:2502.16982). A fused q, k, v is three matrices, each orthogonalized and scaled by itself: Muon is
-//! about one linear map at a time, and its author keeps them apart.
+//! (Liu et al. 2025, arXiv:2502.16982). A fused q, k, v is three linear maps, each orthogonalized and scaled by itself,
+//! as if it were stored so; PyTorch's takes it as it is stored.
 //! Departures: Newton–Schulz in float32; matrices of one shape in one batch.
 
 use std::collections::HashSet;
@@ -167,7 +167,7 @@ fn hidden(model: &Registry, patterns: &[String]) -> TrainResult<HashSet<String>>
         model.select(patterns)?
     };
     if chosen.is_empty() {
-        let message = "hidden: expected patterns of layers, because this model has no transformer blocks, got none";
+        let message = "hidden: expected patterns of layers, got none, and this model has no transformer blocks to take";
         return Err(TrainError::Config(message.to_owned()));
     }
     let names: HashSet<String> = chosen.iter().map(|layer| format!("{}.weight", layer.name())).collect();

@@ -246,7 +246,7 @@ impl Method for ScheduleFree {
         }
         self.forget_if_replaced(model);
         if averaged {
-            model.refuse_pending_gradients("averaged weights")?;
+            model.refuse_pending_gradients("evaluating at the average")?;
             let (mut weights, mut zs, mut ys) = (Vec::new(), Vec::new(), HashMap::new());
             model.each_parameter(|parameter| -> TrainResult<()> {
                 if let Some(own) = self.memory.get(&parameter.name) {
@@ -259,7 +259,7 @@ impl Method for ScheduleFree {
             lerp(&weights, &zs, self.to_x())?;
             *self.waiting.borrow_mut() = Some(ys);
         } else if let Some(ys) = self.waiting.borrow_mut().as_ref() {
-            model.refuse_pending_gradients("training weights")?;
+            model.refuse_pending_gradients("training on")?;
             model.each_parameter(|parameter| -> TrainResult<()> {
                 if let Some(y) = ys.get(&parameter.name) {
                     parameter.tensor.f_detach()?.f_copy_(y)?;

@@ -1,0 +1,3 @@
+//! What runs found out: tables, figures and statistics, read from run directories alone.
+
+pub mod figure;

@@ -291,6 +291,14 @@ struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
 
+    /// Cells of a grid to run at once, each in a process of its own with its share of the threads
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
+
+    /// The one cell of a grid that this process is to run: for workers of --jobs
+    #[arg(long, value_name = "ADDRESS", hide = true, requires = "resume")]
+    cell: Option<String>,
+
     /// Let the script read this folder too; it reads its own folder, datasets/ and what --set names
     #[arg(long, value_name = "DIR")]
     allow_read: Vec<PathBuf>,
@@ -367,6 +375,8 @@ fn run(args: RunArgs, then: impl FnOnce(Options) -> i32) -> i32 {
         seed: args.seed,
         resume: args.resume,
         threads: args.threads.map(usize::from),
+        jobs: usize::from(args.jobs),
+        cell: args.cell,
         allow_read: args.allow_read,
         allow_write: args.allow_write,
         smoke: args.smoke,

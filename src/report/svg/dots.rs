@@ -3,13 +3,11 @@
 //! Drawn twice, for wide and for narrow places: names stand beside the rows in one and above them in the other, and the style
 //! sheet shows the one that fits.
 
-use super::scale::{Scale, short};
-use super::{arm_class, axis_text, escape, marker_at, percent, pixels, text_width, x_axis};
-use crate::report::figure::{DotChart, DotRow, Level};
+use super::scale::{Scale, Ticks, alike, short};
+use super::{Margins, arm_class, axis_text, escape, marker_at, open, percent, pixels, text_width, x_axis};
+use crate::report::figure::{Axis, DotChart, DotRow, Level};
 
 const MAX_LEFT: f64 = 230.0;
-const TOP: f64 = 22.0;
-const BOTTOM: f64 = 46.0;
 
 /// Both drawings; `None` where no row has a value.
 pub fn draw(chart: &DotChart) -> Option<String> {
@@ -26,50 +24,40 @@ fn row_values(row: &DotRow) -> impl Iterator<Item = f64> {
 fn draw_one(chart: &DotChart, scale: &Scale, narrow: bool) -> String {
     let row_height = if narrow { 44.0 } else { 32.0 };
     let height = chart.rows.len() as f64 * row_height;
-    let widest = |text: fn(&DotRow) -> String| chart.rows.iter().map(|row| text_width(&text(row))).fold(0.0, f64::max);
-    let (left, right) = match narrow {
-        true => (8.0, 8.0),
-        false => (12.0 + widest(|row| row.name.clone()).min(MAX_LEFT), 16.0 + widest(figure_of)),
-    };
-    let ticks = scale.ticks(5);
-    let mut out = format!(
-        r#"<svg class="chart dots {}" role="img" width="100%" height="{}" style="--left:{}px;--right:{}px"><title>{}</title>"#,
-        if narrow { "narrow" } else { "wide" },
-        pixels(TOP + height + BOTTOM),
-        pixels(left),
-        pixels(right),
-        escape(&format!("{}: {} by setting", chart.title, chart.value.caption()))
-    );
+    let decimals = scale.decimals();
+    let names = chart.rows.iter().map(|row| text_width(&row.name)).fold(0.0, f64::max);
+    let figures = chart.rows.iter().map(|row| text_width(&figure_of(row, decimals))).fold(0.0, f64::max);
+    let (left, right) = if narrow { (8.0, 8.0) } else { (16.0 + names.min(MAX_LEFT), 20.0 + figures) };
+    let ticks = scale.ticks_within(220.0);
+    let about = format!("{}: {} by setting", chart.title, chart.value.caption());
+    let margins = Margins { top: 22.0, right, bottom: 46.0, left };
+    let mut out = open(if narrow { "dots narrow" } else { "dots wide" }, height, &margins, &about, "");
     for (i, row) in chart.rows.iter().enumerate() {
-        let top = TOP + i as f64 * row_height;
+        let top = i as f64 * row_height;
         let class = arm_class(row.arm);
-        let (name_x, anchor) = if narrow { ("0".to_owned(), "start") } else { (pixels(left - 12.0), "end") };
+        let (name_x, anchor) = if narrow { (pixels(-left), "start") } else { ("-12".to_owned(), "end") };
         let y = pixels(top + if narrow { 13.0 } else { 19.0 });
         out.push_str(&format!(
-            r#"<text class="name {class}" x="{name_x}" y="{y}" text-anchor="{anchor}">{}</text><text class="figure" x="100%" y="{y}" text-anchor="end">{}</text>"#,
+            r#"<text class="name {class}" x="{name_x}" y="{y}" text-anchor="{anchor}">{}</text><text class="figure" x="100%" dx="{}" y="{y}" text-anchor="end">{}</text>"#,
             escape(&cut(&row.name)),
-            escape(&figure_of(row))
+            pixels(right),
+            escape(&figure_of(row, decimals))
         ));
     }
-    out.push_str(&format!(
-        r#"<svg class="area" x="{}" y="{TOP}" width="60%" height="{}" overflow="visible">"#,
-        pixels(left),
-        pixels(height)
-    ));
-    let axis = crate::report::figure::Axis { label: axis_text(&chart.value, &ticks), ..Default::default() };
-    out.push_str(&x_axis(&axis, &super::scale::Ticks { exponent: 0, ..ticks }, |v| scale.at(v), height));
+    let axis = Axis { label: axis_text(&chart.value, &ticks), ..Default::default() };
+    out.push_str(&x_axis(&axis, &Ticks { exponent: 0, ..ticks }, |v| scale.at(v), height));
     chart.levels.iter().for_each(|level| out.push_str(&draw_level(level, scale, height)));
     for (i, row) in chart.rows.iter().enumerate() {
         let middle = i as f64 * row_height + if narrow { 27.0 } else { 14.0 };
         out.push_str(&draw_row(row, scale, middle));
     }
-    out + "</svg></svg>"
+    out + "</svg>"
 }
 
 /// The mean and what else is to be said, at the row's end.
-fn figure_of(row: &DotRow) -> String {
-    let mean = row.mean.map_or_else(|| "–".to_owned(), short);
-    if row.note.is_empty() { mean } else { format!("{mean}  {}", row.note) }
+fn figure_of(row: &DotRow, decimals: Option<usize>) -> String {
+    let mean = row.mean.map_or_else(|| "–".to_owned(), |mean| alike(mean, decimals));
+    if row.note.is_empty() { mean } else { format!("{mean} · {}", row.note) }
 }
 
 fn cut(name: &str) -> String {

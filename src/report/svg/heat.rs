@@ -3,16 +3,17 @@
 //! Small maps have a rectangle, a read-out and, where asked, a printed value for each cell; large ones one path per level, which is
 //! a hundredth of the size.
 
-use super::scale::{Scale, short};
-use super::{escape, percent, pixels, text_width};
+use super::scale::{Scale, alike, short};
+use super::{Margins, escape, open, percent, pixels, text_width};
 use crate::report::figure::{Better, Cell, HeatMap, Stops};
 
 pub const LEVELS: usize = 16;
-const TOP: f64 = 26.0;
 const MAX_LEFT: f64 = 150.0;
 /// Maps of more cells than this are drawn by level.
 const MAX_SINGLE: usize = 400;
 const MAX_MAP_HEIGHT: f64 = 640.0;
+/// More columns than this are not all named.
+const MAX_NAMED: usize = 8;
 /// The area is at least this wide, on a phone.
 const NARROW: f64 = 190.0;
 const FOOTNOTES: [&str; 6] = ["*", "†", "‡", "§", "¶", "‖"];
@@ -71,37 +72,28 @@ impl Map<'_> {
         let left = 12.0 + names.iter().map(|name| text_width(name)).fold(20.0, f64::max);
         let about = format!("{title}: {} by {} and {}", value.caption(), y.caption(), x.caption());
 
-        let mut out = format!(
-            r#"<svg class="chart heat" role="img" width="100%" height="{}" style="--left:{}px;--right:14px"><title>{}</title>"#,
-            pixels(TOP + height + 96.0),
-            pixels(left),
-            escape(&about)
-        );
+        let margins = Margins { top: 26.0, right: 14.0, bottom: 84.0, left };
+        let mut out = open("heat", height, &margins, &about, "");
         let of = if prefix.is_empty() { String::new() } else { format!(", {prefix}…") };
         out.push_str(&format!(
-            r#"<text class="words" x="0" y="12">{}</text>"#,
+            r#"<text class="words" x="-{}" y="-12">{}</text>"#,
+            pixels(left),
             escape(&format!("{}{of}", y.caption()))
         ));
         // Labels are thinned out where rows are lower than text.
         let stride = (12.0 / self.row_height).ceil() as usize;
         for (i, name) in names.iter().enumerate().step_by(stride) {
-            let middle = TOP + (i as f64 + 0.5) * self.row_height + 4.0;
+            let middle = (i as f64 + 0.5) * self.row_height + 4.0;
             out.push_str(&format!(
-                r#"<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>"#,
-                pixels(left - 7.0),
+                r#"<text class="tick" x="-7" y="{}" text-anchor="end">{}</text>"#,
                 pixels(middle),
                 escape(name)
             ));
         }
-        out.push_str(&format!(
-            r#"<svg class="area" x="{}" y="{TOP}" width="80%" height="{}" overflow="visible">"#,
-            pixels(left),
-            pixels(height)
-        ));
         out.push_str(&if self.rows * self.columns > MAX_SINGLE { self.by_level() } else { self.one_by_one() });
         out.push_str(&self.column_names(height));
         out.push_str(&self.color_bar(height + 56.0));
-        out + "</svg></svg>"
+        out + "</svg>"
     }
 
     /// Cells in reading order, as far as rows and columns have names.
@@ -123,6 +115,7 @@ impl Map<'_> {
     fn one_by_one(&self) -> String {
         let wide = 1.0 / self.columns as f64;
         let (rows, columns) = (stop_names(&self.map.rows), stop_names(&self.map.columns));
+        let decimals = self.scale.decimals();
         let mut out = String::new();
         for (i, k, cell) in self.cells() {
             let level = cell.value.and_then(|value| self.level(value));
@@ -142,11 +135,12 @@ impl Map<'_> {
             ));
             let sign = self.notes.iter().find(|note| note.text == cell.note).map_or("", |note| note.sign);
             let printed = match cell.value {
-                Some(value) if self.map.print_values => format!("{}{sign}", short(value)),
+                Some(value) if self.map.print_values => format!("{}{sign}", alike(value, decimals)),
                 _ => sign.to_owned(),
             };
             if !printed.is_empty() {
                 let shade = level.map_or("t-none", |level| if level < LEVELS / 2 { "t-low" } else { "t-high" });
+                let shade = if self.map.best == Some((i, k)) { format!("{shade} t-best") } else { shade.to_owned() };
                 let (x, y) = (percent(x + wide / 2.0), pixels(y + self.row_height / 2.0 + 4.0));
                 out.push_str(&format!(
                     r#"<text class="value {shade}" x="{x}" y="{y}" text-anchor="middle">{}</text>"#,
@@ -197,19 +191,13 @@ impl Map<'_> {
     }
 
     fn column_names(&self, height: f64) -> String {
-        let names = stop_names(&self.map.columns);
-        let wide = 1.0 / self.columns as f64;
-        let widest = names.iter().map(|name| text_width(name)).fold(10.0, f64::max);
-        let stride = ((widest + 8.0) * self.columns as f64 / NARROW).ceil().max(1.0) as usize;
-        let stride = if self.columns <= 8 { 1 } else { stride };
-        let room = if stride == 1 { (NARROW * 1.4 / self.columns as f64).max(28.0) } else { MAX_LEFT };
         let mut out = String::new();
-        for (k, name) in names.iter().enumerate().step_by(stride) {
+        for (at, name) in self.column_labels() {
             out.push_str(&format!(
                 r#"<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>"#,
-                percent((k as f64 + 0.5) * wide),
+                percent(at),
                 pixels(height + 16.0),
-                escape(&fit(name, room))
+                escape(&name)
             ));
         }
         let words = escape(&self.map.x.caption());
@@ -217,6 +205,34 @@ impl Map<'_> {
             r#"<text class="words" x="50%" y="{}" text-anchor="middle">{words}</text>"#,
             pixels(height + 34.0)
         )
+    }
+
+    /// Places and labels below the columns: each one's name, round numbers where many stand at equal distances, else as many
+    /// names as fit.
+    fn column_labels(&self) -> Vec<(f64, String)> {
+        let count = self.columns as f64;
+        if let Stops::Numbers(numbers) = &self.map.columns
+            && let [first, second, .., last] = numbers[..]
+            && numbers.len() > MAX_NAMED
+        {
+            let step = (last - first) / (count - 1.0);
+            let even = step > 0.0 && (second - first - step).abs() < 0.01 * step;
+            let even = even && numbers.windows(2).all(|pair| (pair[1] - pair[0] - step).abs() < 0.01 * step);
+            if even {
+                let place = |value: f64| ((value - first) / step + 0.5) / count;
+                let ticks = Scale { low: first, high: last, log: false }.ticks_within(NARROW);
+                if ticks.exponent == 0 {
+                    return ticks.major.into_iter().map(|(value, label)| (place(value), label)).collect();
+                }
+            }
+        }
+        let names = stop_names(&self.map.columns);
+        let widest = names.iter().map(|name| text_width(name)).fold(10.0, f64::max);
+        let stride =
+            if self.columns <= MAX_NAMED { 1 } else { ((widest + 8.0) * count / NARROW).ceil().max(1.0) as usize };
+        let room = if stride == 1 { (1.4 * NARROW / count).max(28.0) } else { MAX_LEFT };
+        let label = |(k, name): (usize, &String)| ((k as f64 + 0.5) / count, fit(name, room));
+        names.iter().enumerate().step_by(stride).map(label).collect()
     }
 
     /// The levels from the lowest value to the highest, with both and the middle one named.

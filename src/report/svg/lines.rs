@@ -2,13 +2,11 @@
 //!
 //! The y-scale is the same in all views of a chart, so that a change of the x-axis moves nothing up or down.
 
-use super::scale::{Scale, Ticks, fixed, short};
-use super::{arm_class, axis_text, escape, marker_at, percent, pixels, text_width, x_axis};
+use super::scale::{Scale, Ticks, alike, short};
+use super::{Margins, arm_class, axis_text, escape, marker_at, open, percent, pixels, text_width, x_axis};
 use crate::report::figure::{Level, LineChart, Mark, MarkKind, Point, Series, View};
 
 const HEIGHT: f64 = 270.0;
-const TOP: f64 = 26.0;
-const BOTTOM: f64 = 46.0;
 /// The side of the inner drawing that is stretched to the area; whole numbers in it are fine enough for any screen.
 const INNER: f64 = 10_000.0;
 /// Names longer than this, in pixels, or more curves than fit beside each other, stay in the legend.
@@ -53,26 +51,16 @@ fn draw_view(chart: &LineChart, view: &View, y: &Scale) -> String {
     // A few points with markers need room at the ends; a curve starts at the axis.
     let x = if view.series.iter().any(|s| s.markers) { x.padded(0.03) } else { x };
     let area = Area { x: &x, y };
-    let (x_ticks, y_ticks) = (x.ticks(5), y.ticks(6));
+    let (x_ticks, y_ticks) = (x.ticks_within(280.0), y.ticks(6));
     let left = 14.0 + y_ticks.major.iter().map(|(_, label)| text_width(label)).fold(20.0, f64::max);
     let labels = direct_labels(view, &area);
     let right = labels.iter().map(|label| text_width(label.name) + 14.0).fold(18.0, f64::max);
     let about = format!("{}, {} against {}", chart.title, chart.y.caption(), view.x.caption());
 
-    let mut out = format!(
-        r#"<svg class="chart{}" role="img" width="100%" height="{}" style="--left:{}px;--right:{}px"><title>{}</title>"#,
-        if labels.is_empty() { "" } else { " labeled" },
-        TOP + HEIGHT + BOTTOM,
-        pixels(left),
-        pixels(right),
-        escape(&about)
-    );
+    let margins = Margins { top: 26.0, right, bottom: 46.0, left };
+    let class = if labels.is_empty() { "plot" } else { "plot labeled" };
+    let mut out = open(class, HEIGHT, &margins, &about, &data(&area, view, chart));
     out.push_str(&y_axis(&axis_text(&chart.y, &y_ticks), &y_ticks, y, left));
-    out.push_str(&format!(
-        r#"<svg class="area" x="{}" y="{TOP}" width="80%" height="{HEIGHT}" overflow="visible" {}>"#,
-        pixels(left),
-        data(&area, view, chart)
-    ));
     out.push_str(&x_axis(&view.x, &x_ticks, |v| x.at(v), HEIGHT));
     for (value, _) in y_ticks.major {
         let place = pixels(area.height(value));
@@ -97,14 +85,14 @@ fn draw_view(chart: &LineChart, view: &View, y: &Scale) -> String {
             escape(label.name)
         ));
     }
-    out + "</svg></svg>"
+    out + "</svg>"
 }
 
 /// What a script of the page needs to read values off the drawing.
 fn data(area: &Area, view: &View, chart: &LineChart) -> String {
     let range = |scale: &Scale| format!("{:e} {:e} {}", scale.low, scale.high, u8::from(scale.log));
     format!(
-        r#"data-x="{}" data-y="{}" data-xname="{}" data-yname="{}""#,
+        r#" data-x="{}" data-y="{}" data-xname="{}" data-yname="{}""#,
         range(area.x),
         range(area.y),
         escape(&view.x.caption()),
@@ -113,12 +101,11 @@ fn data(area: &Area, view: &View, chart: &LineChart) -> String {
 }
 
 fn y_axis(words: &str, ticks: &Ticks, scale: &Scale, left: f64) -> String {
-    let mut out = format!(r#"<text class="words" x="0" y="12">{}</text>"#, escape(words));
+    let mut out = format!(r#"<text class="words" x="-{}" y="-14">{}</text>"#, pixels(left), escape(words));
     for (value, label) in &ticks.major {
-        let place = TOP + (1.0 - scale.at(*value)) * HEIGHT;
+        let place = (1.0 - scale.at(*value)) * HEIGHT;
         out.push_str(&format!(
-            r#"<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>"#,
-            pixels(left - 8.0),
+            r#"<text class="tick" x="-8" y="{}" text-anchor="end">{}</text>"#,
             pixels(place + 4.0),
             escape(label)
         ));
@@ -163,7 +150,7 @@ fn back(series: &Series, area: &Area) -> String {
     // A band exists where both of its ends have a place; its two sides are one outline.
     let ends = |p: &Point| p.band.filter(|b| area.holds(p.x, b.0) && area.holds(p.x, b.1)).map(|b| (p.x, b));
     let band: Vec<(f64, (f64, f64))> = series.points.iter().filter_map(ends).collect();
-    if band.len() > 1 {
+    if band.len() > 1 && !series.markers {
         let upper = band.iter().map(|(x, b)| area.inner((*x, b.1)));
         let lower = band.iter().rev().map(|(x, b)| area.inner((*x, b.0)));
         let outline: Vec<(i64, i64)> = upper.chain(lower).collect();
@@ -223,20 +210,14 @@ fn draw_level(level: &Level, area: &Area) -> String {
     }
     let place = area.height(level.value);
     let class = level.arm.map_or_else(|| "plain".to_owned(), arm_class);
-    // The words stand above the line, below it where that would leave the area.
+    // The words stand at the left, where learning curves are far from where they end; below the line if there is no room above.
     let words = if place > 22.0 { place - 5.0 } else { place + 14.0 };
     format!(
-        r#"<line class="level {class}" x2="100%" y1="{0}" y2="{0}"/><text class="note {class}" x="100%" dx="-4" y="{1}" text-anchor="end">{2}</text>"#,
+        r#"<line class="level {class}" x2="100%" y1="{0}" y2="{0}"/><text class="note {class}" x="0" dx="4" y="{1}">{2}</text>"#,
         pixels(place),
         pixels(words),
-        escape(&format!("{} {}", level.label, level_value(level.value, area.y)))
+        escape(&format!("{} {}", level.label, alike(level.value, area.y.decimals())))
     )
-}
-
-/// As many decimals as tell a hundredth of the axis apart.
-fn level_value(value: f64, scale: &Scale) -> String {
-    let decimals = 2.0 - (scale.high - scale.low).log10().floor();
-    if (0.0..=5.0).contains(&decimals) { fixed(value, decimals as usize) } else { short(value) }
 }
 
 fn draw_mark(series: &Series, mark: &Mark, area: &Area) -> String {

@@ -1,8 +1,9 @@
 //! Figures as inline SVG.
 //!
 //! Drawings have no size of their own: places along x are fractions of whatever width the page gives, places along y are
-//! pixels, and text has one size everywhere, on a phone as on a desk. Curves lie in an inner drawing that is stretched to that
-//! width; its strokes are not. Colors are names of classes (`a3` for arm 3, `h11` for a level of heat) that the page's
+//! pixels, and text has one size everywhere, on a phone as on a desk. The area of the data is the SVG's content box; axes
+//! stand in its padding, at places below 0 and beyond 100 %. Curves lie in an inner drawing that is stretched to that box; its
+//! strokes are not. Colors are names of classes (`a3` for arm 3, `h11` for a level of heat) that the page's
 //! style sheet fills in, so that dark mode and print need no second drawing.
 
 pub mod dots;
@@ -54,6 +55,27 @@ pub fn marker(arm: usize) -> &'static str {
         "M-4.6-2.6h9.2v5.2h-9.2z",
     ];
     MARKERS[arm % ARMS]
+}
+
+/// What surrounds the area of the data, in pixels.
+struct Margins {
+    top: f64,
+    right: f64,
+    bottom: f64,
+    left: f64,
+}
+
+/// The beginning of a drawing whose area is so high.
+fn open(class: &str, height: f64, margins: &Margins, about: &str, data: &str) -> String {
+    format!(
+        r#"<svg class="chart {class}" role="img" style="--height:{}px;--top:{}px;--right:{}px;--bottom:{}px;--left:{}px"{data}><title>{}</title>"#,
+        pixels(margins.top + height + margins.bottom),
+        pixels(margins.top),
+        pixels(margins.right),
+        pixels(margins.bottom),
+        pixels(margins.left),
+        escape(about)
+    )
 }
 
 /// A marker at a fraction of the width and a height in pixels.

@@ -3,6 +3,8 @@
 //! Linear ticks stand at 1, 2 or 5 times a power of ten. Logarithmic ones stand at decades, at 1, 2 and 5 where there are
 //! fewer than three decades, and at linear steps where even these are too few.
 
+use super::text_width;
+
 /// Values from `low` to `high`, to be laid out from 0 to 1. `low < high`, both finite; both positive where `log`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scale {
@@ -66,6 +68,18 @@ impl Scale {
         } else {
             (value - self.low) / (self.high - self.low)
         }
+    }
+
+    /// As many labeled ticks as fit beside each other in so many pixels.
+    pub fn ticks_within(&self, room: f64) -> Ticks {
+        let fits = |ticks: &Ticks| ticks.major.iter().map(|(_, label)| text_width(label) + 14.0).sum::<f64>() <= room;
+        (3..=7).rev().map(|most| self.ticks(most)).find(fits).unwrap_or_else(|| self.ticks(2))
+    }
+
+    /// How many decimals tell a hundredth of the scale apart; `None` where a number by itself reads better.
+    pub fn decimals(&self) -> Option<usize> {
+        let decimals = 2.0 - (self.high - self.low).log10().floor();
+        (!self.log && decimals <= 5.0).then_some(decimals.max(0.0) as usize)
     }
 
     /// At most about `most` labeled ticks.
@@ -148,6 +162,11 @@ pub fn fixed(value: f64, decimals: usize) -> String {
         out.push_str(rest);
     }
     out
+}
+
+/// A number beside others of its scale.
+pub fn alike(value: f64, decimals: Option<usize>) -> String {
+    decimals.map_or_else(|| short(value), |decimals| fixed(value, decimals))
 }
 
 /// A number by itself: four significant digits, as a power of ten where zeros would crowd it.

@@ -27,6 +27,7 @@ mod savings;
 mod setting;
 mod stats;
 mod study;
+pub mod svg;
 pub mod table;
 mod table_one;
 mod text;

@@ -55,7 +55,9 @@ fn the_page_refers_to_nothing_outside_it() {
     let (_folder, _, html) = page();
     let elements = markup::read(&html).unwrap();
     for element in &elements {
-        assert!(!["iframe", "object", "embed", "audio", "video", "base", "form", "use"].contains(&element.name.as_str()));
+        assert!(
+            !["iframe", "object", "embed", "audio", "video", "base", "form", "use"].contains(&element.name.as_str())
+        );
         for (key, value) in &element.attributes {
             let inside = value.starts_with('#') || value.starts_with("data:");
             assert!(!["src", "href", "srcset", "action"].contains(&key.as_str()) || inside, "{key}={value}");
@@ -149,14 +151,20 @@ fn a_browser_shows_all_of_it() {
         assert!(seen["title"].as_str().unwrap().starts_with("Made up </title>"), "{at}");
         looks.push(["ink", "page", "line", "level"].map(|key| seen[key].clone()));
     }
-    assert!(looks[0].iter().zip(&looks[1]).all(|(light, dark)| light != dark), "dark mode changes every color: {looks:?}");
+    assert!(
+        looks[0].iter().zip(&looks[1]).all(|(light, dark)| light != dark),
+        "dark mode changes every color: {looks:?}"
+    );
 
     assert_eq!(browser.console(), Vec::<Value>::new());
     let requests = browser.requests();
     assert!(requests.iter().any(|url| url.ends_with("report.html")), "the log of requests works: {requests:?}");
     let outside = |url: &&String| !url.starts_with("file://") && !url.starts_with("data:");
     assert_eq!(requests.iter().find(outside), None);
-    assert!(requests.iter().filter(|url| url.starts_with("file://")).all(|url| url.ends_with("/report.html")), "{requests:?}");
+    assert!(
+        requests.iter().filter(|url| url.starts_with("file://")).all(|url| url.ends_with("/report.html")),
+        "{requests:?}"
+    );
 
     curves_switch_and_tell_values(&browser);
     paper_is_white(&browser);

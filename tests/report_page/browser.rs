@@ -141,7 +141,8 @@ impl Drop for Browser {
         // Ends Chromium too. What fails here fails while a test ends, so nothing may panic.
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
             let path = format!("/session/{}", self.session);
-            let sent = write!(stream, "DELETE {path} HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n\r\n", self.port);
+            let sent =
+                write!(stream, "DELETE {path} HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n\r\n", self.port);
             if sent.is_ok() {
                 let _ = stream.read_to_string(&mut String::new());
             }

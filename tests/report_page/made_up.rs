@@ -62,9 +62,17 @@ pub fn report(picture: &Path) -> Report {
             sections: vec![
                 inner("curves", "Curves", vec![Block::Figure(Figure::Line(curves(&arms)))]),
                 inner("table", "Table 1", vec![Block::Table(table), Block::Figure(Figure::Dots(dots(&arms)))]),
-                inner("maps", "Maps", vec![grid(), over_time(layers)].into_iter().map(Figure::Heat).map(Block::Figure).collect()),
+                inner(
+                    "maps",
+                    "Maps",
+                    vec![grid(), over_time(layers)].into_iter().map(Figure::Heat).map(Block::Figure).collect(),
+                ),
                 inner("pictures", "Pictures", pictures.to_vec()),
-                inner("repeat", "To repeat", vec![Block::Commands(vec![format!("dbp-host x.rhai --set 'a={HOSTILE}'")])]),
+                inner(
+                    "repeat",
+                    "To repeat",
+                    vec![Block::Commands(vec![format!("dbp-host x.rhai --set 'a={HOSTILE}'")])],
+                ),
             ],
         }],
         problems: vec![format!("/runs/{HOSTILE}: run.json: expected an object, got half a line")],

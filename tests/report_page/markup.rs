@@ -68,7 +68,8 @@ fn tag(text: &str) -> Result<(Element, &str, bool), String> {
             return Ok((Element { name, attributes }, after, false));
         }
         let attribute = rest.strip_prefix(' ').ok_or_else(|| format!("in <{name}: no space before an attribute"))?;
-        let (key, value) = attribute.split_once("=\"").ok_or_else(|| format!("in <{name}: an attribute without value"))?;
+        let (key, value) =
+            attribute.split_once("=\"").ok_or_else(|| format!("in <{name}: an attribute without value"))?;
         if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
             return Err(format!("in <{name}: `{key}` is no attribute's name"));
         }
@@ -96,7 +97,17 @@ fn check_text(text: &str) -> Result<(), String> {
 fn the_reader_finds_what_is_wrong() {
     let page = |body: &str| read(&format!("<!DOCTYPE html>\n{body}"));
     assert!(page("<a><b c=\"d\"/><script>if (a < b && c) {}</script>&lt;</a>\n").is_ok());
-    for bad in ["<a>", "<a></b></a>", "</a>", "<a b=c></a>", "<a b=\"1\" b=\"2\"></a>", "<a>&nbsp;</a>", "<a> > </a>", "<a></a>x", "<br>"] {
+    for bad in [
+        "<a>",
+        "<a></b></a>",
+        "</a>",
+        "<a b=c></a>",
+        "<a b=\"1\" b=\"2\"></a>",
+        "<a>&nbsp;</a>",
+        "<a> > </a>",
+        "<a></a>x",
+        "<br>",
+    ] {
         assert!(page(bad).is_err(), "{bad}");
     }
 }

@@ -130,7 +130,8 @@ fn key(arms: &[String]) -> String {
         return String::new();
     }
     let arms = arms.iter().enumerate();
-    let arms: String = arms.map(|(arm, label)| format!("<li>{}<span>{}</span></li>", swatch(arm), escape(label))).collect();
+    let arms: String =
+        arms.map(|(arm, label)| format!("<li>{}<span>{}</span></li>", swatch(arm), escape(label))).collect();
     format!("<ul class=\"legend key\">{arms}</ul>\n")
 }
 

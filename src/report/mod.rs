@@ -18,6 +18,7 @@ mod differences;
 pub mod figure;
 mod find;
 mod group;
+mod html;
 mod label;
 mod number;
 mod overview;

@@ -50,11 +50,3 @@ fn add(section: &Section, depth: usize, width: usize, out: &mut Vec<String>) {
 fn indented(text: &str, width: usize, by: &str) -> Vec<String> {
     wrap(text, width.saturating_sub(by.len())).into_iter().map(|line| format!("{by}{line}")).collect()
 }
-
-impl Report {
-    /// The report as a page: its text, for as long as there is nothing better.
-    pub fn html(&self) -> String {
-        let text = self.text(None).replace('&', "&amp;").replace('<', "&lt;");
-        format!("<!doctype html><meta charset=\"utf-8\"><title>Report</title><pre>{text}</pre>\n")
-    }
-}

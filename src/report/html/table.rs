@@ -13,12 +13,12 @@ struct Printed {
     pad_tail: String,
 }
 
-pub fn table(table: &Table) -> String {
+/// The table with this number on the page.
+pub fn table(table: &Table, number: usize) -> String {
     let columns: Vec<Vec<Printed>> = (0..table.columns.len()).map(|index| print(table, index)).collect();
     let best: Vec<Vec<usize>> = (0..table.columns.len()).map(|index| table.best_rows(index)).collect();
     let mut out = format!(
-        "<div class=\"table\" id=\"table-{}\">\n<p class=\"table-title\"><b>{}</b></p>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\"><table>\n<thead><tr>",
-        escape(&table.id),
+        "<div class=\"table\" id=\"table-{number}\">\n<p class=\"table-title\"><b>{}</b></p>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\"><table>\n<thead><tr>",
         escape(&table.title),
         escape(&table.title)
     );
@@ -111,7 +111,7 @@ mod tests {
         made.push(Some(0), vec![Cell::text("a & b"), Cell::with_spread(0.7, Some(0.01)), Cell::Absent]);
         made.push(Some(1), vec![Cell::text("c"), Cell::number(0.6), Cell::number(0.5)]);
         made.push(None, vec![Cell::text("d"), Cell::Absent, Cell::number(0.0001)]);
-        let html = table(&made);
+        let html = table(&made, 1);
         for part in [
             "<b>&lt;T&gt;</b>",
             "<i class=\"a0\"></i>a &amp; b</th>",

@@ -201,7 +201,7 @@ impl Map<'_> {
             ));
         }
         let words = escape(&self.map.x.caption());
-        out + &format!(
+        out + &*format!(
             r#"<text class="words" x="50%" y="{}" text-anchor="middle">{words}</text>"#,
             pixels(height + 34.0)
         )
@@ -258,7 +258,7 @@ impl Map<'_> {
         }
         let log = if self.scale.log { ", logarithmic" } else { "" };
         let words = format!("{}{log}", self.map.value.caption());
-        out + &format!(r#"<text class="words" x="0" y="{}">{}</text>"#, pixels(top - 6.0), escape(&words))
+        out + &*format!(r#"<text class="words" x="0" y="{}">{}</text>"#, pixels(top - 6.0), escape(&words))
     }
 }
 

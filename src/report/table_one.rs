@@ -102,7 +102,7 @@ pub fn table(study: &Study, goal: &Goal, options: &Options) -> Table {
             columns.push(Column::number(format!("{} vs baseline", measure.title()), "", Format::SignedPercent(1)));
         }
     }
-    let mut table = Table::new(&id("figures", study, goal), title(goal), columns);
+    let mut table = Table::new(&id("figures", study, goal), heading(goal, &measures), columns);
     for (i, arm) in study.arms.iter().enumerate() {
         let counted = arm.counted();
         let mut cells = vec![Cell::text(&arm.label), Cell::count(counted.len())];
@@ -158,6 +158,16 @@ pub fn id(name: &str, study: &Study, goal: &Goal) -> String {
 
 pub fn title(goal: &Goal) -> String {
     name(&goal.figure)
+}
+
+/// Which figures there are.
+fn heading(goal: &Goal, measures: &[Measure]) -> String {
+    let time = if measures.iter().any(|measure| matches!(measure, Measure::EqualTime(_))) {
+        ", and after equal time"
+    } else {
+        ""
+    };
+    format!("{}: best, final{time}", title(goal))
 }
 
 /// A figure's name for people.

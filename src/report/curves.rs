@@ -219,13 +219,14 @@ fn levels(study: &Study, goal: &Goal) -> Vec<Level> {
     study.baselines().into_iter().filter_map(level).collect()
 }
 
-/// Where an arm is as good as its baseline's best, on average over the seeds.
+/// Where the only seed of an arm is as good as its baseline's best; of several seeds, the mean curve has no such point.
 fn saving_mark(study: &Study, goal: &Goal, one: &Reaching, against: Against, size: f64) -> Option<Mark> {
-    let saving = one.saving(against).filter(|_| one.count() == one.tried)?;
-    let bests: Vec<f64> =
-        study.arms[one.base].counted().into_iter().filter_map(|run| Measure::Best.of(run, goal)).collect();
-    let text = format!("{} %", signed(100.0 * (saving.ratio - 1.0), 0));
-    Some(Mark { x: saving.own / size, y: Summary::of(&bests)?.mean, text, kind: MarkKind::Ring })
+    if study.arms[one.arm].counted().len() != 1 {
+        return None;
+    }
+    let line = one.single()?;
+    let text = format!("{} %", signed(100.0 * (one.saving(against)?.ratio - 1.0), 0));
+    Some(Mark { x: against.of(line)? / size, y: line.get(&goal.figure)?, text, kind: MarkKind::Ring })
 }
 
 /// Half the width of an interval that a dot chart shows.

@@ -91,7 +91,7 @@ fn map(arm: &Arm, measure: &Measure) -> Option<HeatMap> {
     let seeds = if runs.len() == 1 { "One seed".to_owned() } else { format!("Mean of {} seeds", runs.len()) };
     Some(HeatMap {
         title: format!("{}{} per layer: {}", measure.name[..1].to_uppercase(), &measure.name[1..], arm.label),
-        caption: format!("{seeds}; the input is at the top."),
+        caption: format!("{seeds}."),
         x: Axis::new("step", ""),
         columns: Stops::Numbers(steps.iter().map(|step| *step as f64).collect()),
         y: Axis::new("layer", ""),

@@ -27,7 +27,7 @@ pub fn section(study: &Study, options: &Options) -> Section {
             ..Section::default()
         };
         if section.headlines.is_empty() {
-            section.headlines = savings::headlines(study, goal, options);
+            section.headlines = savings::headlines(study, goal);
         }
         results.blocks.push(Block::Table(table_one::table(study, goal, options)));
         results.blocks.extend(savings::table(study, goal).map(Block::Table));

@@ -36,6 +36,7 @@ mod preflight;
 pub mod progress;
 pub mod reference;
 pub mod repl;
+pub mod report_command;
 pub mod resolver;
 pub mod runs;
 mod sandbox;

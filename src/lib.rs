@@ -12,5 +12,6 @@ pub mod host;
 pub mod libtorch;
 pub mod nn;
 pub mod random;
+pub mod report;
 pub mod schedule;
 pub mod train;

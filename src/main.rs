@@ -13,6 +13,7 @@ use dbp_host::host::export::{ExportOptions, FormatChoice};
 use dbp_host::host::list::ListOptions;
 use dbp_host::host::new::Template;
 use dbp_host::host::reference::command as reference;
+use dbp_host::host::report_command::{BandChoice, ReportOptions};
 use dbp_host::host::{self, Options};
 
 /// Runs vision pre-training experiments written as short Rhai scripts.
@@ -53,6 +54,10 @@ enum Command {
     New(NewArgs),
     /// List what ran: status, steps, best figure, time, energy and CO₂
     Runs(RunsArgs),
+    /// Tables, statistics and figures of runs: a self-contained page, and text on stdout
+    ///
+    /// Exit codes: 0 done, even if some runs could not be read; 1 none could; 2 bad command line.
+    Report(ReportArgs),
     /// Print the completions of a shell
     ///
     /// For bash: dbp-host completions bash > ~/.local/share/bash-completion/completions/dbp-host
@@ -197,6 +202,45 @@ struct RunsArgs {
 }
 
 #[derive(clap::Args)]
+struct ReportArgs {
+    /// Run directories, parents of several runs, or folders of both
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+
+    /// File of the page; by default report.html in the one RUN, or here if there are several
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
+    /// Write the tables as CSV files into this folder too
+    #[arg(long, value_name = "DIR")]
+    csv: Option<PathBuf>,
+
+    /// Put runs together by these keys (arguments, recipe.…, name, axes of a grid) instead of all that differ
+    #[arg(long, value_name = "KEY,…", value_delimiter = ',')]
+    by: Vec<String>,
+
+    /// Which arm the others are compared with, by its label; by default the grid's, or the one without decorrelated layers
+    #[arg(long, value_name = "LABEL")]
+    baseline: Option<String>,
+
+    /// The figure of interest, as metrics.jsonl names it; by default what decides which checkpoint is best
+    #[arg(long, value_name = "NAME")]
+    figure: Option<String>,
+
+    /// What stands behind ± and around curves: standard deviation over seeds, or 95 % confidence interval of the mean
+    #[arg(long, value_name = "sd|ci", default_value = "sd", hide_possible_values = true, hide_default_value = true)]
+    band: BandChoice,
+
+    /// Title of the report
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
+
+    /// Write no page
+    #[arg(long, conflicts_with = "out")]
+    no_html: bool,
+}
+
+#[derive(clap::Args)]
 struct ExportArgs {
     /// Run directory, checkpoint folder or safetensors file
     run: PathBuf,
@@ -291,6 +335,14 @@ struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
 
+    /// Cells of a grid to run at once, each in a process of its own with its share of the threads
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
+
+    /// The one cell of a grid that this process is to run: for workers of --jobs
+    #[arg(long, value_name = "ADDRESS", hide = true, requires = "resume")]
+    cell: Option<String>,
+
     /// Let the script read this folder too; it reads its own folder, datasets/ and what --set names
     #[arg(long, value_name = "DIR")]
     allow_read: Vec<PathBuf>,
@@ -336,6 +388,7 @@ fn main() -> ExitCode {
         Some(Command::Energy(args)) => energy(args),
         Some(Command::New(args)) => host::new::new(&args.name, args.template),
         Some(Command::Runs(args)) => runs(args),
+        Some(Command::Report(args)) => report(args),
         Some(Command::Completions { shell }) => host::shell::completions(Cli::command(), shell),
         Some(Command::Man { dir }) => host::shell::man(Cli::command(), dir.as_deref()),
         None => match cli.run.script.as_deref().and_then(|word| host::shell::subcommand_meant(&Cli::command(), word)) {
@@ -367,6 +420,8 @@ fn run(args: RunArgs, then: impl FnOnce(Options) -> i32) -> i32 {
         seed: args.seed,
         resume: args.resume,
         threads: args.threads.map(usize::from),
+        jobs: usize::from(args.jobs),
+        cell: args.cell,
         allow_read: args.allow_read,
         allow_write: args.allow_write,
         smoke: args.smoke,
@@ -411,6 +466,12 @@ fn energy(args: EnergyArgs) -> i32 {
 fn runs(args: RunsArgs) -> i32 {
     let RunsArgs { dir, keep, dry_run, all, json } = args;
     host::list::runs(&ListOptions { dir, keep, dry_run, all, json })
+}
+
+fn report(args: ReportArgs) -> i32 {
+    let ReportArgs { runs, out, csv, by, baseline, figure, band, title, no_html } = args;
+    let contents = host::report_command::Contents { by, baseline, figure, band: band.into(), title };
+    host::report_command::write(&ReportOptions { runs, out, csv, no_html, contents })
 }
 
 fn usage(kind: ErrorKind, message: &str) -> ! {

@@ -20,6 +20,19 @@ pub fn neutralize(text: &str) -> String {
     String::from_utf8(bytes).expect("only ASCII was replaced by ASCII")
 }
 
+/// What `text` says to the machine: without comments and empty lines.
+pub fn without(text: &str) -> String {
+    let mut scan = Scanner { bytes: text.as_bytes(), at: 0, templates: Vec::new(), depth: 0 };
+    let (mut code, mut end) = (String::with_capacity(text.len()), 0);
+    while let Some((start, after)) = scan.next_comment() {
+        code.push_str(&text[end..start]);
+        code.push(' '); // `a/**/b` is two words.
+        end = after.min(text.len());
+    }
+    code.push_str(&text[end..]);
+    code.lines().map(str::trim_end).filter(|line| !line.is_empty()).flat_map(|line| [line, "\n"]).collect()
+}
+
 /// Where a block comment begins that is never closed: line and column, from 1. Rhai would take the rest of the script for one.
 pub fn unclosed(text: &str) -> Option<(usize, usize)> {
     let mut scan = Scanner { bytes: text.as_bytes(), at: 0, templates: Vec::new(), depth: 0 };

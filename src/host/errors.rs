@@ -205,6 +205,8 @@ pub enum Stop {
     Interrupted,
     /// The script was edited, and its next version is to start.
     Restart,
+    /// The one cell that this process was to run has ended.
+    CellEnded,
     /// A limit was reached.
     Failed(Failure),
 }

@@ -25,7 +25,7 @@ pub(super) fn explain(mut err: EvalAltResult, source: &str, library: &Library, e
         EvalAltResult::ErrorRuntime(value, _) => thrown(value, engine),
         EvalAltResult::ErrorTerminated(token, _) => match token.clone().try_cast::<Stop>() {
             Some(Stop::Failed(failure)) => failure,
-            Some(Stop::Interrupted | Stop::Restart) | None => script("the script was stopped".into()),
+            Some(Stop::Interrupted | Stop::Restart | Stop::CellEnded) | None => script("the script was stopped".into()),
         },
         EvalAltResult::ErrorFunctionNotFound(signature, position) => {
             unknown_function(signature, *position, source, library, engine)

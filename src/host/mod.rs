@@ -27,6 +27,7 @@ pub mod engine;
 pub mod errors;
 mod explain;
 pub mod export;
+mod grid;
 pub mod list;
 mod memory;
 pub mod new;
@@ -35,6 +36,7 @@ mod preflight;
 pub mod progress;
 pub mod reference;
 pub mod repl;
+pub mod report_command;
 pub mod resolver;
 pub mod runs;
 mod sandbox;
@@ -115,6 +117,9 @@ fn begin(options: &mut Options) -> Result<(), Failure> {
     signals::install();
     memory::watch();
     quiet_panics();
+    if options.cell.is_some() {
+        signals::end_with_parent();
+    }
     runs::restore_options(options)?;
     complete_energy(options)?;
     if let Some(threads) = options.threads {
@@ -157,9 +162,23 @@ fn execute_with(session: &Rc<Session>, engine: &Engine) -> Outcome {
     session.set_constants(None); // They may hold what holds the session.
     let outcome = outcome(result, session, engine);
     // What ended the script matters more than a record that could not be written.
-    match (session.runs.finish(&outcome), &outcome) {
+    match (session.runs.finish(session, &outcome), &outcome) {
         (Err(err), Outcome::Done) => err.into(),
+        (Ok(()), Outcome::Done) => {
+            write_page(session);
+            session.runs.cells_failed().map_or(outcome, Outcome::from)
+        }
         _ => outcome,
+    }
+}
+
+/// Puts a page beside the grids that the script has run.
+fn write_page(session: &Session) {
+    let Some(root) = session.runs.grids() else { return };
+    match report_command::write_page(&root) {
+        Ok(path) => say::say(&format!("report: {}", path.display())),
+        // The runs are there all the same, and `dbp-host report` can be asked once more.
+        Err(err) => say::say(&format!("the report could not be written: {err}")),
     }
 }
 
@@ -176,10 +195,16 @@ fn run_script(session: &Session, engine: &Engine, ast: &AST) -> ScriptResult<()>
 }
 
 fn outcome(result: ScriptResult<()>, session: &Session, engine: &Engine) -> Outcome {
-    let Err(err) = result else { return Outcome::Done };
+    let Err(err) = result else {
+        return match session.options.cell {
+            Some(_) => Failure::machine("the script did not come to the cell that it was to run").into(),
+            None => Outcome::Done,
+        };
+    };
     match stop_of(&err) {
         Some(Stop::Interrupted) => Outcome::Interrupted,
         Some(Stop::Restart) => Outcome::Restart,
+        Some(Stop::CellEnded) => Outcome::Done,
         _ => Outcome::Failed(Box::new(Diagnosis::of(*err, &session.library, engine))),
     }
 }

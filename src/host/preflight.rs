@@ -13,7 +13,6 @@ use tch::{Device, Tensor};
 use super::errors::Failure;
 use super::memory;
 use super::progress::duration;
-use super::say::say;
 use super::session::Session;
 use crate::energy::nvml;
 use crate::libtorch;
@@ -67,7 +66,7 @@ pub fn check(session: &Session, run: &Run, optimizer: Option<&Optimizer>, name: 
     let room = Room { memory: memory::available(), device, disk };
     needs.fit(room, session.options.device, run.dir())?;
     if !session.options.smoke {
-        say(&format!("{name}: {}", needs.describe()));
+        session.tell(&format!("{name}: {}", needs.describe()));
     }
     Ok(())
 }

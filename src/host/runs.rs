@@ -1,6 +1,6 @@
 //! The runs that a script makes: where each goes, what `run.json` says of it, and how they end when the script does.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::Outcome;
 use super::args::read_run_json;
-use super::energy::{EnergyOptions, say_cost};
+use super::energy::{EnergyOptions, tell_cost};
 use super::errors::{Failure, Kind};
 use super::say::say;
 use super::session::{Options, Session};
@@ -23,6 +23,9 @@ use crate::train::experiment::{self, Experiment, Locks};
 use crate::train::lock::{RunLock, Taken};
 use crate::train::record::write_skipped;
 use crate::train::run::{Run, Status};
+
+mod cells;
+pub use cells::{OUTPUT, output};
 
 /// The datasets a run reads: training, and validation if it has one.
 pub type Datasets = Rc<Vec<Dataset>>;
@@ -40,6 +43,11 @@ pub struct Runs {
     made: RefCell<Vec<Made>>,
     /// At a prompt: what earlier inputs have made and a variable still holds.
     earlier: RefCell<Vec<Made>>,
+    /// Of a grid, while it is run.
+    cell: RefCell<Option<cells::Current>>,
+    failed_cells: RefCell<Vec<(String, Kind)>>,
+    /// How many grids have come to their end.
+    grids: Cell<usize>,
 }
 
 /// What this script has made a directory for.
@@ -112,13 +120,21 @@ impl Output {
 impl Runs {
     /// The directory of the script's next run.
     pub fn next_directory(&self, session: &Session, name: &str) -> Result<PathBuf, Failure> {
+        if let Some(dir) = self.take_cell_directory() {
+            return dir;
+        }
         let mut experiment = self.experiment.borrow_mut();
         let experiment = match experiment.as_mut() {
             Some(experiment) => experiment,
             None => experiment.insert(start_experiment(session)?),
         };
         let (dir, _) = experiment.next(name)?;
-        // The first run's directory has moved if this is the second.
+        self.follow(experiment);
+        Ok(dir)
+    }
+
+    /// The first run's directory has moved where it is one of several now.
+    fn follow(&self, experiment: &Experiment) {
         for (place, made) in self.made.borrow().iter().enumerate() {
             match made {
                 Made::Run { run, .. } => {
@@ -129,7 +145,6 @@ impl Runs {
                 Made::Output(output) => output.borrow_mut().dir = experiment.path_of(place),
             }
         }
-        Ok(dir)
     }
 
     /// What keeps other processes out of the directories made so far: what has not ended holds these, too.
@@ -214,7 +229,7 @@ impl Runs {
     }
 
     /// Says in every run's `run.json` how it ended, a step left by `break` included.
-    pub fn finish(&self, outcome: &Outcome) -> Result<(), Failure> {
+    pub fn finish(&self, session: &Session, outcome: &Outcome) -> Result<(), Failure> {
         let status = status_of(outcome);
         let (made, earlier) = (self.made.borrow(), self.earlier.borrow());
         let all = || earlier.iter().chain(made.iter());
@@ -222,12 +237,12 @@ impl Runs {
             output.borrow().finish(status)?;
         }
         let mut open = all().filter_map(|made| if let Made::Run { open, .. } = made { open.as_ref() } else { None });
-        open.try_for_each(|open| finish_run(open, status))
+        open.try_for_each(|open| finish_run(session, open, status))
     }
 
     /// An input at a prompt has ended: with it every run that no variable holds. What the next one starts is another
     /// experiment.
-    pub fn end_input(&self, outcome: &Outcome) -> Result<(), Failure> {
+    pub fn end_input(&self, session: &Session, outcome: &Outcome) -> Result<(), Failure> {
         let status = status_of(outcome);
         *self.experiment.borrow_mut() = None;
         let mut earlier = self.earlier.borrow_mut();
@@ -235,7 +250,9 @@ impl Runs {
         let mut result = Ok(());
         earlier.retain(|made| {
             let ended = match made {
-                Made::Run { open: Some(open), .. } if Rc::strong_count(&open.run) == 1 => finish_run(open, status),
+                Made::Run { open: Some(open), .. } if Rc::strong_count(&open.run) == 1 => {
+                    finish_run(session, open, status)
+                }
                 Made::Run { open: Some(open), .. } => {
                     return open.run.try_borrow().map_or(true, |run| run.status() == Status::Running);
                 }
@@ -262,7 +279,7 @@ fn status_of(outcome: &Outcome) -> Status {
 }
 
 /// Writes a run's record, unless it has ended already, as those before the one that failed had.
-fn finish_run(Open { run, datasets, .. }: &Open, status: Status) -> Result<(), Failure> {
+fn finish_run(session: &Session, Open { run, datasets, .. }: &Open, status: Status) -> Result<(), Failure> {
     let Ok(mut run) = run.try_borrow_mut() else { return Ok(()) };
     if status == Status::Done {
         run.settle()?;
@@ -270,7 +287,7 @@ fn finish_run(Open { run, datasets, .. }: &Open, status: Status) -> Result<(), F
     if run.status() == Status::Running {
         run.set_skipped(skipped(datasets))?;
         run.finish(status)?;
-        say_cost(&run.summary());
+        tell_cost(session, &run.summary());
     }
     Ok(())
 }
@@ -356,6 +373,9 @@ pub fn restore_options(options: &mut Options) -> Result<(), Failure> {
 /// If it is no run, if another process has it, or if its checkpoints were removed.
 pub fn lock_resumed(options: &Options) -> Result<Option<RunLock>, Failure> {
     let Some(run) = &options.resume else { return Ok(None) };
+    if options.cell.is_some() {
+        return Ok(None); // The parent is held by the process that started this one.
+    }
     let refuse = |why: String| Failure::usage(format!("cannot resume {}: {why}", run.display()));
     if !run.exists() {
         return Ok(None); // Said when its script is looked for.
@@ -438,7 +458,7 @@ pub fn about(session: &Session) -> Map<String, Value> {
     about
 }
 
-fn device_name(device: tch::Device) -> String {
+pub fn device_name(device: tch::Device) -> String {
     match device {
         tch::Device::Cuda(index) => format!("cuda:{index}"),
         _ => "cpu".to_owned(),

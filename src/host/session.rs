@@ -16,11 +16,12 @@ use super::errors::{Failure, Stop};
 use super::resolver::Library;
 use super::runs::Runs;
 use super::sandbox::Sandbox;
-use super::say::print_line;
+use super::say::{print_line, say};
 use super::signals;
 use super::sources::SourceStore;
 use super::warm::Warm;
 use super::watch::Watching;
+use crate::data::{DataError, Dataset, Spec};
 
 /// The command line of a run, already validated.
 #[derive(Clone, Debug)]
@@ -36,6 +37,10 @@ pub struct Options {
     /// A run directory to carry on with.
     pub resume: Option<PathBuf>,
     pub threads: Option<usize>,
+    /// Cells of a grid that are run at once.
+    pub jobs: usize,
+    /// The address of the one cell that this process is to run.
+    pub cell: Option<String>,
     pub allow_read: Vec<PathBuf>,
     /// Folders that the script may write to, beside its run directory.
     pub allow_write: Vec<PathBuf>,
@@ -65,6 +70,8 @@ impl Options {
             seed: None,
             resume: None,
             threads: None,
+            jobs: 1,
+            cell: None,
             allow_read: Vec::new(),
             allow_write: Vec::new(),
             smoke: false,
@@ -111,6 +118,8 @@ pub struct Session {
     draws: Cell<u64>,
     /// While the script runs.
     constants: RefCell<Option<Constants>>,
+    /// The datasets that were opened, in order.
+    opened: RefCell<Vec<Spec>>,
     /// The training runs this script has made.
     pub(super) runs: Runs,
     /// What functions of custom models see.
@@ -170,6 +179,7 @@ impl Session {
             seed: Cell::new(options.seed.unwrap_or(0)),
             draws: Cell::new(0),
             constants: RefCell::default(),
+            opened: RefCell::default(),
             runs: Runs::default(),
             homes: Homes::default(),
             warm,
@@ -297,9 +307,18 @@ impl Session {
         self.draws.set(draws);
     }
 
-    /// Writes a line of the script's output.
+    /// Writes a line of the script's output. That of a grid's cell is put beside its run.
     pub fn print(&self, text: &str) {
-        (self.printer.borrow())(text);
+        if !self.runs.write_aside(text) {
+            (self.printer.borrow())(text);
+        }
+    }
+
+    /// A message about one run. Of a grid's cell nobody wants to see it: it is put beside the run as well.
+    pub(super) fn tell(&self, text: &str) {
+        if !self.runs.write_aside(text) {
+            say(text);
+        }
     }
 
     /// Sends the script's output elsewhere: above a progress bar, into a test.
@@ -313,7 +332,8 @@ impl Session {
     /// # Errors
     /// If it does not exist, or lies where scripts may not read; the hint names the flag that would allow it.
     pub fn readable(&self, path: &str) -> Result<PathBuf, Failure> {
-        self.sandbox.readable(path, self.runs.current_directory().as_deref())
+        let runs: Vec<PathBuf> = self.runs.current_directory().into_iter().chain(self.runs.root()).collect();
+        self.sandbox.readable(path, &runs)
     }
 
     /// Where `path` is to be written, if the script may: in the directory of its last run, or below `--allow-write`.
@@ -330,6 +350,24 @@ impl Session {
     /// Once there are more than all its files may have.
     pub fn count_written(&self, bytes: usize) -> Result<(), Failure> {
         self.sandbox.count_written(bytes)
+    }
+
+    /// Opens a dataset.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open`].
+    pub fn open(&self, spec: &Spec) -> Result<Dataset, DataError> {
+        self.opened.borrow_mut().push(spec.clone());
+        self.warm.open(spec)
+    }
+
+    /// The stamps of the datasets that were opened so far, in order: the files as they are now.
+    ///
+    /// # Errors
+    /// Those of opening them again.
+    pub(super) fn opened(&self) -> Result<Vec<u64>, DataError> {
+        // Only grids ask, and of large folders it takes seconds: so not when they are opened.
+        self.opened.borrow().iter().map(|spec| Ok(Dataset::open(spec)?.stamp())).collect()
     }
 
     /// The script as its first run was given it: a resumed one remembers where it lay.

@@ -48,6 +48,15 @@ pub fn install() {
     let _ = ctrlc::set_handler(handler);
 }
 
+/// For a worker: the end of its standard input, which its parent holds, is a signal to stop.
+pub fn end_with_parent() {
+    // Without a thread it ends when its cell does.
+    let _ = thread::Builder::new().name("parent".into()).spawn(|| {
+        let _ = std::io::copy(&mut stdin(), &mut std::io::sink());
+        INTERRUPTED.store(true, Ordering::Relaxed);
+    });
+}
+
 /// Says whether anything runs: a signal that ends a wait needs no words.
 pub fn set_idle(idle: bool) {
     IDLE.store(idle, Ordering::Relaxed);

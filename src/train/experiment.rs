@@ -2,6 +2,7 @@
 //!
 //! A script does not say beforehand how many runs it makes, so the first one's directory becomes a child when the second
 //! one starts. Resuming runs the script again from its top: each `run::start` finds its directory by its place in the order.
+//! The cells of a grid are found by their address instead, whatever the order in which they are run.
 
 use std::cell::RefCell;
 use std::fs;
@@ -17,10 +18,16 @@ use super::error::At;
 use super::lock::{RunLock, Taken};
 use super::{TrainError, TrainResult};
 
+/// Entry of `index.json`: what the grids in it were made from.
+pub const ADDRESS: &str = "grid_address";
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Entry {
     name: String,
     dir: String,
+    /// The address of a grid's cell; runs that are none go by their place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cell: Option<String>,
 }
 
 /// What `index.json` of a parent holds, beside what is needed to run the script again.
@@ -104,14 +111,14 @@ impl Experiment {
     pub fn next(&mut self, name: &str) -> TrainResult<(PathBuf, bool)> {
         let place = self.started;
         self.started += 1;
-        if let Some(entry) = self.index.runs.get(place) {
+        if let Some(entry) = self.plain(place) {
             if entry.name != name {
                 let problem = format!("run {} was \"{}\", the script now calls it \"{name}\"", place + 1, entry.name);
                 return Err(TrainError::broken(&self.root, problem));
             }
             return Ok((self.root.join(&entry.dir), true));
         }
-        if place == 0 {
+        if place == 0 && !self.is_parent() {
             let exists = self.root.join("run.json").exists();
             fs::create_dir_all(&self.root).at(&self.root)?;
             if !self.resumed {
@@ -119,11 +126,11 @@ impl Experiment {
             }
             return Ok((self.root.clone(), exists));
         }
-        if place == 1 && self.index.runs.is_empty() {
+        if place == 1 && !self.is_parent() {
             self.become_parent()?;
         }
         let dir = child(place, name);
-        self.index.runs.push(Entry { name: name.to_owned(), dir: dir.clone() });
+        self.index.runs.push(Entry { name: name.to_owned(), dir: dir.clone(), cell: None });
         self.write_index(&self.root)?;
         let path = self.root.join(dir);
         let exists = path.join("run.json").exists();
@@ -133,7 +140,77 @@ impl Experiment {
 
     /// Where run number `place` (from 0) lies now: the first one moves when the second starts.
     pub fn path_of(&self, place: usize) -> PathBuf {
-        self.index.runs.get(place).map_or_else(|| self.root.clone(), |entry| self.root.join(&entry.dir))
+        self.plain(place).map_or_else(|| self.root.clone(), |entry| self.root.join(&entry.dir))
+    }
+
+    /// Makes the experiment a parent, if it is none yet, that goes by `address` and lists `grid` among its grids.
+    ///
+    /// Errors: the disk's.
+    pub fn begin_grid(&mut self, address: &str, name: &str, grid: Value) -> TrainResult<()> {
+        if !self.is_parent() {
+            match self.started {
+                0 => {
+                    fs::create_dir_all(&self.root).at(&self.root)?;
+                    if !self.resumed {
+                        self.lock(&self.root)?;
+                    }
+                    write_sources(&self.root, &self.sources)?;
+                    self.index.about = self.about.clone();
+                }
+                _ => self.become_parent()?,
+            }
+        }
+        let about = &mut self.index.about;
+        // Those that only say which cells there are may have changed since it began.
+        if let Some(arguments) = self.about.get("arguments") {
+            about.insert("arguments".to_owned(), arguments.clone());
+        }
+        // Several grids of a script go by the first one's.
+        about.entry(ADDRESS).or_insert_with(|| address.into());
+        let grids = about.entry("grids").or_insert_with(|| Value::Array(Vec::new()));
+        if let Some(grids) = grids.as_array_mut() {
+            match grids.iter_mut().find(|known| known["name"] == name) {
+                Some(known) => *known = grid,
+                None => grids.push(grid),
+            }
+        }
+        self.write_index(&self.root)
+    }
+
+    /// The directory of the cell with this address, if it has one.
+    pub fn known_cell(&self, address: &str) -> Option<PathBuf> {
+        let entry = self.index.runs.iter().find(|entry| entry.cell.as_deref() == Some(address));
+        entry.map(|entry| self.root.join(&entry.dir))
+    }
+
+    /// A directory for the cell of this name and address; one that it had is left to itself.
+    ///
+    /// Errors: the disk's.
+    pub fn new_cell(&mut self, name: &str, address: &str) -> TrainResult<PathBuf> {
+        self.index.runs.retain(|entry| entry.cell.as_deref() != Some(address));
+        let stem = safe(name);
+        let mut dir = stem.clone();
+        for n in 2.. {
+            match fs::create_dir(self.root.join(&dir)) {
+                Err(err) if err.kind() == ErrorKind::AlreadyExists => dir = format!("{stem}-{n}"),
+                made => {
+                    made.at(&self.root)?;
+                    break;
+                }
+            }
+        }
+        self.index.runs.push(Entry { name: name.to_owned(), dir: dir.clone(), cell: Some(address.to_owned()) });
+        self.write_index(&self.root)?;
+        Ok(self.root.join(dir))
+    }
+
+    fn is_parent(&self) -> bool {
+        !self.index.runs.is_empty() || self.index.about.contains_key(ADDRESS)
+    }
+
+    /// Of the runs that are no cells, the one at this place.
+    fn plain(&self, place: usize) -> Option<&Entry> {
+        self.index.runs.iter().filter(|entry| entry.cell.is_none()).nth(place)
     }
 
     fn become_parent(&mut self) -> TrainResult<()> {
@@ -143,7 +220,7 @@ impl Experiment {
             .unwrap_or_default();
         let name = run["name"].as_str().unwrap_or("run").to_owned();
         let dir = child(0, &name);
-        self.index = Index { runs: vec![Entry { name, dir: dir.clone() }], about: self.about.clone() };
+        self.index = Index { runs: vec![Entry { name, dir: dir.clone(), cell: None }], about: self.about.clone() };
         // The parent is made whole beside its place; a kill between the renames is mended by `recover`.
         let aside = beside(&self.root);
         if aside.exists() {
@@ -190,8 +267,15 @@ pub fn recover(root: &Path) -> TrainResult<()> {
 }
 
 fn child(place: usize, name: &str) -> String {
-    let safe: String = name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
-    format!("{}-{}", place + 1, safe.trim_matches(['-', '.']))
+    format!("{}-{}", place + 1, safe(name))
+}
+
+/// A name as a folder may have it.
+fn safe(name: &str) -> String {
+    const LONGEST: usize = 80;
+    let safe = name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' });
+    let safe: String = safe.take(LONGEST).collect();
+    safe.trim_matches(['-', '.']).to_owned()
 }
 
 /// Writes `script.rhai` (the first source) and `modules/` into a run directory, where they are not there already.

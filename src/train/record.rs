@@ -34,7 +34,7 @@ const OF_THE_RUN: [&str; 10] =
     ["status", "step", "steps", "wall_s", "elapsed_s", "best", "lost_s", "lost_kwh", "energy", "pruned"];
 
 /// What a run is started with; resuming and grouping rely on it.
-const OF_THE_START: [&str; 19] = [
+const OF_THE_START: [&str; 21] = [
     "run_id",
     "name",
     "script",
@@ -54,6 +54,8 @@ const OF_THE_START: [&str; 19] = [
     "continued_from",
     "patches",
     "smoke",
+    "cell",
+    "error",
 ];
 
 /// Takes over what `run.json` said before, and adds what a kill has lost, this time and earlier: seconds and energy that were

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::errors::Failure;
 use super::say::say;
+use super::session::Session;
 use crate::energy::carbon::Live;
 use crate::energy::config::{Config, Places, Sources};
 use crate::energy::intensity;
@@ -171,6 +172,13 @@ pub fn gpus_of(device: tch::Device) -> GpuChoice {
 }
 
 /// Tells what a run cost.
+pub fn tell_cost(session: &Session, lines: &[String]) {
+    for line in lines {
+        session.tell(line);
+    }
+}
+
+/// Tells what a command cost.
 pub fn say_cost(lines: &[String]) {
     for line in lines {
         say(line);

@@ -49,7 +49,7 @@ pub fn repl(mut options: Options, device: DeviceChoice) -> i32 {
             true => converse(&state).unwrap_or_else(Outcome::from),
             false => read_all(&mut state.borrow_mut()),
         };
-        match (session.runs.finish(&outcome), &outcome) {
+        match (session.runs.finish(&session, &outcome), &outcome) {
             (Err(err), Outcome::Done) => err.into(),
             _ => outcome,
         }

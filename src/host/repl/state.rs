@@ -112,7 +112,7 @@ impl State {
         self.transcript.clear();
         self.last = None;
         self.session.homes.clear();
-        self.session.runs.end_input(&Outcome::Done)
+        self.session.runs.end_input(&self.session, &Outcome::Done)
     }
 
     /// Takes note of a line that is no input.
@@ -184,7 +184,7 @@ impl State {
             }
         }
         self.session.library.set_script(self.transcript.source(), None);
-        self.session.runs.end_input(&ended)?;
+        self.session.runs.end_input(&self.session, &ended)?;
         result
     }
 

@@ -23,7 +23,7 @@ pub fn named(ctx: &NativeCallContext, text: &str) -> ScriptResult<DatasetHandle>
         }
         Ok(spec) => Ok(spec),
     };
-    let dataset = spec.and_then(|spec| session.warm.open(&spec).map_err(Failure::from));
+    let dataset = spec.and_then(|spec| session.open(&spec).map_err(Failure::from));
     dataset.map(DatasetHandle).map_err(|err| script_error(ctx, err))
 }
 
@@ -60,7 +60,7 @@ fn images(ctx: &NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
             let channels = channels.unwrap_or(if pair.is_some() { 2 } else { 3 });
             let path = Session::of(ctx).readable(&folder).map_err(|err| script_error(ctx, err))?;
             let spec = Spec::Images(FolderSpec { path, channels, labels, pair, extension });
-            Session::of(ctx).warm.open(&spec).map(DatasetHandle).map_err(|err| script_error(ctx, err))
+            Session::of(ctx).open(&spec).map(DatasetHandle).map_err(|err| script_error(ctx, err))
         }
         (Some(folder), None) => named(ctx, &folder),
         (None, Some("wirebond")) => {
@@ -69,7 +69,7 @@ fn images(ctx: &NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
                 count: count_given.map_or(count, |n| n as usize),
                 seed: seed_given.unwrap_or(seed),
             };
-            Session::of(ctx).warm.open(&spec).map(DatasetHandle).map_err(|err| script_error(ctx, err))
+            Session::of(ctx).open(&spec).map(DatasetHandle).map_err(|err| script_error(ctx, err))
         }
         (None, Some(name)) => named(ctx, name),
         _ => Err(script_error(ctx, "data::open: expected either folder or name, or images with masks")),
@@ -92,7 +92,7 @@ fn pairs(ctx: &NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
     let (image_extension, mask_extension) = (options.get("image_extension")?, options.get("mask_extension")?);
     options.finish()?;
     let spec = PairsSpec { train, val, classes, coding, channels, image_extension, mask_extension };
-    session.warm.open(&Spec::Pairs(spec)).map(DatasetHandle).map_err(|err| script_error(ctx, err))
+    session.open(&Spec::Pairs(spec)).map(DatasetHandle).map_err(|err| script_error(ctx, err))
 }
 
 fn channels(options: &mut OptionMap) -> ScriptResult<Option<usize>> {

@@ -63,7 +63,8 @@ mod methods {
             inner.step()
         };
         let figure = run.run.borrow().figure().to_owned();
-        *run.progress.borrow_mut() = (first < total).then(|| Progress::new(&run.name, &figure, first, total));
+        *run.progress.borrow_mut() =
+            (first < total).then(|| Progress::new(&session.runs.shown_name(&run.name), &figure, first, total));
         Ok(Steps::new(run.clone(), ctx.global_runtime_state().clone()))
     }
 

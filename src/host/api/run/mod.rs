@@ -18,6 +18,7 @@ use crate::host::session::Session;
 use crate::train::TrainError;
 use crate::train::run::{Status, read_scalar};
 
+mod grid;
 mod methods;
 mod output;
 mod start;
@@ -46,6 +47,7 @@ pub fn register(engine: &mut Engine) {
     engine.register_iterator_result::<Steps, INT>();
     let mut functions = exported_module!(functions);
     output::register(engine, &mut functions);
+    grid::register(&mut functions);
     engine.register_static_module("run", functions.into());
     methods::register(engine);
 }

@@ -67,8 +67,11 @@ pub fn start(ctx: &NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
     let place = |err: Failure| script_error(ctx, err);
     let dir = session.runs.next_directory(&session, &name).map_err(place)?;
     let mut record = Record::new();
+    let cell = session.runs.cell_name();
+    let name = cell.as_ref().map_or(name, |(cell, _)| cell.clone());
     record.insert("name".to_owned(), json!(name));
     record.extend(runs::about(&session));
+    record.extend(cell.map(|(_, cell)| ("cell".to_owned(), cell)));
     if let Some(mut recipe) = recipe {
         recipe.retain(|_, value| !value.is_unit());
         record.insert("recipe".to_owned(), to_json(&Dynamic::from(recipe)));
@@ -111,7 +114,7 @@ pub fn start(ctx: &NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
     }
     match run.resumed_at() {
         Some(step) => say(&format!("{}: carrying on from step {step}", dir.display())),
-        None => say(&dir.display().to_string()),
+        None => session.tell(&dir.display().to_string()),
     }
     for problem in run.energy_problems() {
         say(&format!("energy: {problem}"));

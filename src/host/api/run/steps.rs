@@ -9,7 +9,7 @@ use rhai::{Dynamic, EvalAltResult, GlobalRuntimeState, INT, NativeCallContext, P
 use serde_json::{Value, json};
 
 use super::RunHandle;
-use crate::host::energy::say_cost;
+use crate::host::energy::tell_cost;
 use crate::host::errors::{ScriptResult, Stop, unplaced};
 use crate::host::preflight::Timing;
 use crate::host::say::say;
@@ -120,7 +120,7 @@ impl Steps {
             let (dir, cost) = (run.dir().display().to_string(), run.summary());
             drop(run);
             self.state.end();
-            say_cost(&cost);
+            tell_cost(&session, &cost);
             say(&format!("interrupted: saved; carry on with\n    dbp-host --resume {dir}"));
             // A loop with an empty body drops what its iterator returns; the next operation would meet this instead.
             session.request_stop(Stop::Interrupted);
@@ -141,7 +141,7 @@ impl Steps {
             let cost = run.summary();
             drop(run);
             self.state.end();
-            say_cost(&cost);
+            tell_cost(&session, &cost);
             return Ok(None);
         }
         session.set_in_training(true);
@@ -161,8 +161,10 @@ impl Steps {
         let step = handle.run.borrow().step();
         if let Some(progress) = handle.progress.borrow().as_ref() {
             progress.step(step, line.as_ref());
-            if let Some(left) = self.state.timing.after_step(&handle.run.borrow()) {
-                say(&format!("{}: {left}", handle.name));
+            if let (Some(left), Some(session)) =
+                (self.state.timing.after_step(&handle.run.borrow()), handle.session.upgrade())
+            {
+                session.tell(&format!("{}: {left}", handle.name));
             }
         }
         let validated = line.is_some_and(|line| handle.run.borrow().is_validation(&line));

@@ -1,0 +1,104 @@
+//! How the arms were set: the keys that differ between them as a table, and what all of them share.
+
+use serde_json::{Map, Value};
+
+use super::group::{Arm, Study};
+use super::label::short;
+use super::setting::flatten;
+use super::table::{Cell, Column, Table};
+
+/// Values longer than this are cut: a list of fifty layers is no use in a table.
+const LONGEST: usize = 48;
+
+/// Keys that differ, a row each, a column for every arm; `None` where nothing does.
+pub fn table(study: &Study) -> Option<Table> {
+    let all: Vec<Map<String, Value>> = study.arms.iter().map(configuration).collect();
+    let keys = keys(&all);
+    let mut columns = vec![Column::text("setting")];
+    columns.extend(study.arms.iter().map(|arm| Column::text(&arm.label)));
+    let mut table = Table::new("settings", "What differs between the arms", columns);
+    for key in keys.iter().filter(|key| !shared(&all, key)) {
+        let mut cells = vec![Cell::text(key.as_str())];
+        cells.extend(all.iter().map(|one| one.get(*key).map_or(Cell::Absent, |value| Cell::text(cut(&short(value))))));
+        table.push(None, cells);
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// What all arms have in common, in one line; empty where there is nothing.
+pub fn in_common(study: &Study) -> String {
+    let all: Vec<Map<String, Value>> = study.arms.iter().map(configuration).collect();
+    let entry = |key: &&String| Some(format!("{key} {}", cut(&short(all.first()?.get(*key)?))));
+    let entries: Vec<String> = keys(&all).iter().filter(|key| shared(&all, key)).filter_map(entry).collect();
+    entries.join(" · ")
+}
+
+/// Keys of all, in order of their first appearance.
+fn keys(all: &[Map<String, Value>]) -> Vec<&String> {
+    let mut keys: Vec<&String> = Vec::new();
+    for key in all.iter().flat_map(Map::keys) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+fn shared(all: &[Map<String, Value>], key: &str) -> bool {
+    all.iter().all(|one| one.get(key).is_some() && one.get(key) == all[0].get(key))
+}
+
+/// Arguments, recipe and what the model was, as far as an arm's runs agree.
+fn configuration(arm: &Arm) -> Map<String, Value> {
+    let mut made: Option<Map<String, Value>> = None;
+    for run in &arm.runs {
+        let mut one = Map::new();
+        for (key, value) in run.cell.iter().flat_map(|cell| &cell.setting) {
+            one.insert(key.clone(), value.clone());
+        }
+        for (object, prefix) in [("arguments", "--set "), ("recipe", "recipe.")] {
+            if let Some(Value::Object(map)) = run.record.get(object) {
+                flatten(map, prefix, &mut one);
+            }
+        }
+        if let Some(list) = run.record.get("decorrelated").and_then(Value::as_array) {
+            one.insert("decorrelated layers".to_owned(), Value::from(list.len()));
+        }
+        for key in ["parameters", "images", "steps"] {
+            if let Some(value) = run.record.get(key) {
+                one.insert(key.to_owned(), value.clone());
+            }
+        }
+        one.insert("device".to_owned(), run.record.get("device").cloned().unwrap_or_default());
+        for (object, key, name) in [
+            ("options", "threads", "threads"),
+            ("versions", "dbp_host", "dbp-host"),
+            ("versions", "libtorch", "libtorch"),
+        ] {
+            if let Some(value) = run.inner(object, key) {
+                one.insert(name.to_owned(), value.clone());
+            }
+        }
+        if let Some(commit) = run.text("git_commit") {
+            one.insert("commit".to_owned(), commit.chars().take(10).collect::<String>().into());
+        }
+        made = Some(match made {
+            None => one,
+            // Seeds of one arm may differ in what they chose by themselves.
+            Some(known) => {
+                let varies = |key: &String, value: &Value| {
+                    if one.get(key) == Some(value) { value.clone() } else { Value::from("varies") }
+                };
+                known.iter().map(|(key, value)| (key.clone(), varies(key, value))).collect()
+            }
+        });
+    }
+    made.unwrap_or_default()
+}
+
+fn cut(text: &str) -> String {
+    if text.chars().count() <= LONGEST {
+        return text.to_owned();
+    }
+    text.chars().take(LONGEST - 1).chain(['…']).collect()
+}

@@ -1,0 +1,273 @@
+//! Line charts: curves with bands, single runs behind them, levels and marks.
+//!
+//! The y-scale is the same in all views of a chart, so that a change of the x-axis moves nothing up or down.
+
+use super::scale::{Scale, Ticks, alike, short};
+use super::{Margins, arm_class, axis_text, escape, marker_at, open, percent, pixels, text_width, x_axis};
+use crate::report::figure::{Level, LineChart, Mark, MarkKind, Point, Series, View};
+
+const HEIGHT: f64 = 270.0;
+/// The side of the inner drawing that is stretched to the area; whole numbers in it are fine enough for any screen.
+const INNER: f64 = 10_000.0;
+/// Names longer than this, in pixels, or more curves than fit beside each other, stay in the legend.
+const MAX_LABEL: f64 = 130.0;
+const MAX_LABELED: usize = 6;
+const LINE_HEIGHT: f64 = 15.0;
+
+/// The drawings of all views, in order; empty where nothing in the chart can be drawn.
+pub fn draw(chart: &LineChart) -> Vec<String> {
+    let series = || chart.views.iter().flat_map(|view| &view.series);
+    let heights = series().flat_map(heights).chain(chart.levels.iter().map(|level| level.value));
+    let Some(y) = Scale::over(heights, chart.y.log) else { return Vec::new() };
+    let y = y.padded(0.04);
+    chart.views.iter().map(|view| draw_view(chart, view, &y)).collect()
+}
+
+/// All values of y that a series shows.
+fn heights(series: &Series) -> impl Iterator<Item = f64> {
+    let points = series.points.iter().flat_map(|p| [Some(p.y), p.band.map(|b| b.0), p.band.map(|b| b.1)]).flatten();
+    points.chain(series.runs.iter().flatten().map(|p| p.1)).chain(series.marks.iter().map(|m| m.y))
+}
+
+fn places(series: &Series) -> impl Iterator<Item = f64> {
+    series
+        .points
+        .iter()
+        .map(|p| p.x)
+        .chain(series.runs.iter().flatten().map(|p| p.0))
+        .chain(series.marks.iter().map(|m| m.x))
+}
+
+struct Area<'a> {
+    x: &'a Scale,
+    y: &'a Scale,
+}
+
+fn draw_view(chart: &LineChart, view: &View, y: &Scale) -> String {
+    let Some(x) = Scale::over(view.series.iter().flat_map(places), view.x.log) else {
+        let words = format!("nothing was recorded against {}", view.x.label);
+        return format!(r#"<p class="nothing">{}</p>"#, escape(&words));
+    };
+    // A few points with markers need room at the ends; a curve starts at the axis.
+    let x = if view.series.iter().any(|s| s.markers) { x.padded(0.03) } else { x };
+    let area = Area { x: &x, y };
+    let (x_ticks, y_ticks) = (x.ticks_within(280.0), y.ticks(6));
+    let left = 14.0 + y_ticks.major.iter().map(|(_, label)| text_width(label)).fold(20.0, f64::max);
+    let labels = direct_labels(view, &area);
+    let right = labels.iter().map(|label| text_width(label.name) + 14.0).fold(18.0, f64::max);
+    let about = format!("{}, {} against {}", chart.title, chart.y.caption(), view.x.caption());
+
+    let margins = Margins { top: 26.0, right, bottom: 46.0, left };
+    let class = if labels.is_empty() { "plot" } else { "plot labeled" };
+    let mut out = open(class, HEIGHT, &margins, &about, &data(&area, view, chart));
+    out.push_str(&y_axis(&axis_text(&chart.y, &y_ticks), &y_ticks, y, left));
+    out.push_str(&x_axis(&view.x, &x_ticks, |v| x.at(v), HEIGHT));
+    for (value, _) in y_ticks.major {
+        let place = pixels(area.height(value));
+        out.push_str(&format!(r#"<line class="grid" x2="100%" y1="{place}" y2="{place}"/>"#));
+    }
+    out.push_str(&format!(
+        r#"<svg width="100%" height="100%" viewBox="0 0 {INNER} {INNER}" preserveAspectRatio="none" overflow="visible">"#
+    ));
+    view.series.iter().for_each(|series| out.push_str(&back(series, &area)));
+    view.series.iter().for_each(|series| out.push_str(&front(series, &area)));
+    out.push_str("</svg>");
+    chart.levels.iter().for_each(|level| out.push_str(&draw_level(level, &area)));
+    for series in &view.series {
+        out.push_str(&markers(series, &area, chart, view));
+        series.marks.iter().for_each(|mark| out.push_str(&draw_mark(series, mark, &area)));
+    }
+    for label in &labels {
+        out.push_str(&format!(
+            r#"<text class="direct {}" x="100%" dx="8" y="{}">{}</text>"#,
+            arm_class(label.arm),
+            pixels(label.y + 4.0),
+            escape(label.name)
+        ));
+    }
+    out + "</svg>"
+}
+
+/// What a script of the page needs to read values off the drawing.
+fn data(area: &Area, view: &View, chart: &LineChart) -> String {
+    let range = |scale: &Scale| format!("{:e} {:e} {}", scale.low, scale.high, u8::from(scale.log));
+    format!(
+        r#" data-x="{}" data-y="{}" data-xname="{}" data-yname="{}""#,
+        range(area.x),
+        range(area.y),
+        escape(&view.x.caption()),
+        escape(&chart.y.caption())
+    )
+}
+
+fn y_axis(words: &str, ticks: &Ticks, scale: &Scale, left: f64) -> String {
+    let mut out = format!(r#"<text class="words" x="-{}" y="-14">{}</text>"#, pixels(left), escape(words));
+    for (value, label) in &ticks.major {
+        let place = (1.0 - scale.at(*value)) * HEIGHT;
+        out.push_str(&format!(
+            r#"<text class="tick" x="-8" y="{}" text-anchor="end">{}</text>"#,
+            pixels(place + 4.0),
+            escape(label)
+        ));
+    }
+    out
+}
+
+impl Area<'_> {
+    fn holds(&self, x: f64, y: f64) -> bool {
+        self.x.holds(x) && self.y.holds(y)
+    }
+
+    fn height(&self, y: f64) -> f64 {
+        (1.0 - self.y.at(y)) * HEIGHT
+    }
+
+    /// A place in the inner drawing.
+    fn inner(&self, (x, y): (f64, f64)) -> (i64, i64) {
+        ((self.x.at(x) * INNER).round() as i64, ((1.0 - self.y.at(y)) * INNER).round() as i64)
+    }
+}
+
+/// Path data through these places, relative after the first; repeated places are left out.
+fn path(places: &[(i64, i64)]) -> String {
+    let mut out = String::new();
+    let mut last = None;
+    for &(x, y) in places {
+        match last {
+            None => out.push_str(&format!("M{x} {y}")),
+            Some((a, b)) if (a, b) == (x, y) => continue,
+            Some((a, b)) => out.push_str(&format!("l{} {}", x - a, y - b)),
+        }
+        last = Some((x, y));
+    }
+    if out.is_empty() || out.contains('l') { out } else { out + "h0" } // A single place is a dot, by its round cap.
+}
+
+/// The band and the runs, behind all curves.
+fn back(series: &Series, area: &Area) -> String {
+    let class = arm_class(series.arm);
+    let mut out = String::new();
+    // A band exists where both of its ends have a place; its two sides are one outline.
+    let ends = |p: &Point| p.band.filter(|b| area.holds(p.x, b.0) && area.holds(p.x, b.1)).map(|b| (p.x, b));
+    let band: Vec<(f64, (f64, f64))> = series.points.iter().filter_map(ends).collect();
+    if band.len() > 1 && !series.markers {
+        let upper = band.iter().map(|(x, b)| area.inner((*x, b.1)));
+        let lower = band.iter().rev().map(|(x, b)| area.inner((*x, b.0)));
+        let outline: Vec<(i64, i64)> = upper.chain(lower).collect();
+        out.push_str(&format!(r#"<path class="band {class}" d="{}z"/>"#, path(&outline)));
+    }
+    for run in &series.runs {
+        let places: Vec<(i64, i64)> =
+            run.iter().filter(|(x, y)| area.holds(*x, *y)).map(|&place| area.inner(place)).collect();
+        if !places.is_empty() {
+            out.push_str(&format!(r#"<path class="run {class}" d="{}"/>"#, path(&places)));
+        }
+    }
+    out
+}
+
+fn front(series: &Series, area: &Area) -> String {
+    let held = series.points.iter().filter(|p| area.holds(p.x, p.y));
+    let places: Vec<(i64, i64)> = held.map(|p| area.inner((p.x, p.y))).collect();
+    if places.is_empty() {
+        return String::new();
+    }
+    let (class, name) = (arm_class(series.arm), escape(&series.name));
+    format!(r#"<path class="line {class}" data-name="{name}" d="{}"><title>{name}</title></path>"#, path(&places))
+}
+
+/// Markers at every point, or one at the last place: print in black and white needs a shape.
+fn markers(series: &Series, area: &Area, chart: &LineChart, view: &View) -> String {
+    let held: Vec<&Point> = series.points.iter().filter(|p| area.holds(p.x, p.y)).collect();
+    let shown = if series.markers { &held[..] } else { &held[held.len().saturating_sub(1)..] };
+    let mut out = String::new();
+    for p in shown {
+        let unit = |unit: &str| if unit.is_empty() { String::new() } else { format!(" {unit}") };
+        let title = format!(
+            "{}: {}{} at {} {}{}",
+            series.name,
+            short(p.y),
+            unit(&chart.y.unit),
+            view.x.label,
+            short(p.x),
+            unit(&view.x.unit)
+        );
+        if series.markers
+            && let Some((low, high)) = p.band.filter(|b| area.holds(p.x, b.0) && area.holds(p.x, b.1))
+        {
+            let (x, low, high) = (percent(area.x.at(p.x)), pixels(area.height(low)), pixels(area.height(high)));
+            let class = arm_class(series.arm);
+            out.push_str(&format!(r#"<line class="bar {class}" x1="{x}" x2="{x}" y1="{low}" y2="{high}"/>"#));
+        }
+        out.push_str(&marker_at(series.arm, area.x.at(p.x), area.height(p.y), "mark", &title));
+    }
+    out
+}
+
+fn draw_level(level: &Level, area: &Area) -> String {
+    if !area.y.holds(level.value) {
+        return String::new();
+    }
+    let place = area.height(level.value);
+    let class = level.arm.map_or_else(|| "plain".to_owned(), arm_class);
+    // The words stand at the left, where learning curves are far from where they end; below the line if there is no room above.
+    let words = if place > 22.0 { place - 5.0 } else { place + 14.0 };
+    format!(
+        r#"<line class="level {class}" x2="100%" y1="{0}" y2="{0}"/><text class="note {class}" x="0" dx="4" y="{1}">{2}</text>"#,
+        pixels(place),
+        pixels(words),
+        escape(&format!("{} {}", level.label, alike(level.value, area.y.decimals())))
+    )
+}
+
+fn draw_mark(series: &Series, mark: &Mark, area: &Area) -> String {
+    if !area.holds(mark.x, mark.y) {
+        return String::new();
+    }
+    let (x, y) = (area.x.at(mark.x), area.height(mark.y));
+    let class = arm_class(series.arm);
+    let shape = match mark.kind {
+        MarkKind::Ring => "M-6.5 0a6.5 6.5 0 1 0 13 0a6.5 6.5 0 1 0-13 0z",
+        MarkKind::Cross => "M-4.5-4.5l9 9m0-9l-9 9",
+    };
+    let (anchor, dx) = if x > 0.6 { ("end", -10) } else { ("start", 10) };
+    let dy = if y < 20.0 { 16 } else { -8 };
+    format!(
+        r#"<svg x="{0}" y="{1}" overflow="visible"><path class="sign {class}" d="{shape}"><title>{2}</title></path><text class="note {class}" x="{dx}" y="{dy}" text-anchor="{anchor}">{2}</text></svg>"#,
+        percent(x),
+        pixels(y),
+        escape(&mark.text)
+    )
+}
+
+struct Label<'a> {
+    name: &'a str,
+    arm: usize,
+    y: f64,
+}
+
+/// Names beside the ends of the curves, moved apart; none where they would not fit, or would stand away from an end.
+fn direct_labels<'a>(view: &'a View, area: &Area) -> Vec<Label<'a>> {
+    let mut labels = Vec::new();
+    for series in &view.series {
+        let Some(end) = series.points.iter().rev().find(|p| area.holds(p.x, p.y)) else { continue };
+        if area.x.at(end.x) < 0.9 || text_width(&series.name) > MAX_LABEL {
+            return Vec::new();
+        }
+        labels.push(Label { name: &series.name, arm: series.arm, y: area.height(end.y) });
+    }
+    if labels.len() > MAX_LABELED || labels.len() < 2 {
+        return Vec::new();
+    }
+    labels.sort_by(|a, b| a.y.total_cmp(&b.y));
+    for i in 1..labels.len() {
+        labels[i].y = labels[i].y.max(labels[i - 1].y + LINE_HEIGHT);
+    }
+    // What was pushed below the area moves up again, and pushes those above it.
+    let mut limit = HEIGHT;
+    for label in labels.iter_mut().rev() {
+        label.y = label.y.min(limit);
+        limit = label.y - LINE_HEIGHT;
+    }
+    labels
+}

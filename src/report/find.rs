@@ -52,7 +52,7 @@ pub fn find(paths: &[PathBuf]) -> Found {
         }
     }
     for run in &runs {
-        problems.extend(run.problems.iter().map(|problem| format!("{}: {problem}", run.dir.display())));
+        problems.extend(run.problems.iter().map(|problem| format!("{}/{problem}", run.dir.display())));
     }
     problems.sort();
     problems.dedup();

@@ -6,14 +6,15 @@
 //! never reaches it has no ratio, and none is made up: the mean is over those that did, and says how many. Ratios multiply, so their
 //! mean is the geometric one, its interval that of the logarithms, and the test the paired t-test of the logarithms.
 
+use super::compare::has_spread;
 use super::curve::{Against, Curve};
-use super::figure::Headline;
+use super::figure::{Better, Headline};
 use super::group::{Arm, Goal, Study};
-use super::number::{decimals, energy_unit, fixed, mass_unit, plain, signed, time_unit};
+use super::number::{energy_unit, mass_unit, signed, time_unit};
 use super::read::{Line, RunRecord, Status};
 use super::stats::{Kind, Summary, Test, holm, paired};
 use super::table::{Cell, Column, Format, Table};
-use super::table_one::{CONFIDENCE, Measure, id, name, p_words};
+use super::table_one::{CONFIDENCE, MANY, Measure, against, id, name, p_words};
 
 /// Who reached the level: what each pair's two runs took, on every axis.
 #[derive(Clone, Debug)]
@@ -121,13 +122,16 @@ impl Reaching<'_> {
         let logs = |values: &[f64]| values.iter().map(|value| value.ln()).collect::<Vec<_>>();
         let ratios: Vec<f64> = own.iter().zip(&base).map(|(own, base)| (own / base).ln()).collect();
         let log = Summary::of(&ratios)?;
+        let test = paired(&logs(&own), &logs(&base));
+        let varies = test.as_ref().is_some_and(has_spread);
         Some(Saving {
             against,
             base: Summary::of(&base)?.mean,
             own: Summary::of(&own)?.mean,
             ratio: log.mean.exp(),
-            interval: log.interval(CONFIDENCE).map(|(low, high)| (low.exp(), high.exp())),
-            test: if self.count() == self.tried { paired(&logs(&own), &logs(&base)) } else { None },
+            // Ratios that are all the same show how coarse the points are, and no precision.
+            interval: log.interval(CONFIDENCE).filter(|_| varies).map(|(low, high)| (low.exp(), high.exp())),
+            test: test.filter(|_| self.count() == self.tried && varies),
         })
     }
 }
@@ -140,63 +144,62 @@ pub fn table(study: &Study, goal: &Goal) -> Option<Table> {
     if all.iter().all(|one| one.tried == 0) {
         return None;
     }
-    let mut columns = vec![
-        Column::text("arm"),
-        Column::text("against"),
-        Column::text("in"),
-        Column::text("baseline"),
-        Column::text("arm's own"),
+    let (column, baseline) = against(study);
+    let axes = if all.len() > MANY { &AXES[..1] } else { &AXES[..] };
+    let mut columns = vec![Column::text("arm"), Column::text("against"), Column::text("in")];
+    columns.retain(|one| column || one.title != "against");
+    columns.extend([
+        Column::number(if column { "baseline" } else { baseline.as_str() }, "", Format::Significant(3)),
+        Column::number("arm", "", Format::Significant(3)),
         Column::number("saving", "", Format::SignedPercent(1)),
-        Column::text("95 % interval"),
+        Column::number("95 % from", "", Format::SignedPercent(1)),
+        Column::number("to", "", Format::SignedPercent(1)),
         Column::text("reached"),
         Column::number("p", "", Format::P),
-    ];
+        Column::number("p, Holm", "", Format::P),
+    ]);
     let family = |against: Against| -> Vec<Option<f64>> {
         let ps: Vec<Option<f64>> = all.iter().map(|one| Some(one.saving(against)?.test?.p)).collect();
-        let mut adjusted = holm(&ps.iter().copied().flatten().collect::<Vec<_>>()).into_iter();
+        let known: Vec<f64> = ps.iter().copied().flatten().collect();
+        let mut adjusted = holm(&known).into_iter().filter(|_| known.len() > 1);
         ps.into_iter().map(|p| p.and_then(|_| adjusted.next())).collect()
     };
-    let several =
-        all.iter().filter(|one| one.saving(Against::Step).is_some_and(|saving| saving.test.is_some())).count();
-    if several > 1 {
-        columns.push(Column::number("p, Holm", "", Format::P));
-    }
-    let better = if goal.better == super::figure::Better::Higher { "best" } else { "lowest" };
-    let title = format!("To the baseline's {better} {}", in_sentence(&name(&goal.figure)));
+    let better = if goal.better == Better::Higher { "highest" } else { "lowest" };
+    let of = if column { "the baseline's".to_owned() } else { format!("the {better} {} of", in_sentence(&name(&goal.figure))) };
+    let title = if column { format!("To {of} {better} {}", in_sentence(&name(&goal.figure))) } else { format!("To {of} {baseline}") };
     let mut table = Table::new(&id("savings", study, goal), title, columns);
     for (k, one) in all.iter().enumerate() {
-        let start = [Cell::text(&study.arms[one.arm].label), Cell::text(&study.arms[one.base].label)];
+        let mut start = vec![Cell::text(&study.arms[one.arm].label)];
+        if column {
+            start.push(Cell::text(&study.arms[one.base].label));
+        }
         let reached = Cell::text(format!("{} of {}", one.count(), one.tried));
-        let savings: Vec<Saving> = AXES.into_iter().filter_map(|against| one.saving(against)).collect();
+        let savings: Vec<Saving> = axes.iter().filter_map(|against| one.saving(*against)).collect();
         if savings.is_empty() {
-            let mut cells = start.to_vec();
-            cells.extend([Cell::Absent, Cell::Absent, Cell::text("not reached"), Cell::Absent, Cell::Absent, reached]);
-            cells.resize(table.columns.len(), Cell::Absent);
-            table.push(Some(one.arm), cells);
+            start.push(Cell::text("not reached"));
+            start.resize(table.columns.len() - 3, Cell::Absent);
+            start.extend([reached, Cell::Absent, Cell::Absent]);
+            table.push(Some(one.arm), start);
             continue;
         }
         for saving in savings {
-            let (base, own) = amounts(saving.against, saving.base, saving.own);
-            let interval = saving.interval.map(|(low, high)| {
-                format!("{} to {} %", signed(100.0 * (1.0 - high), 1), signed(100.0 * (1.0 - low), 1))
-            });
-            let mut cells = start.to_vec();
-            cells.extend([
-                Cell::text(what(saving.against)),
-                Cell::text(base),
-                Cell::text(own),
-                Cell::number(1.0 - saving.ratio),
-                interval.map_or(Cell::Absent, Cell::Text),
-                reached.clone(),
-                Cell::number(saving.test.map(|test| test.p)),
-            ]);
-            if several > 1 {
-                cells.push(Cell::number(family(saving.against)[k]));
-            }
+            let (size, unit) = unit(saving.against, saving.base.max(saving.own));
+            let mut cells = start.clone();
+            cells.push(Cell::text(if unit.is_empty() { what(saving.against).to_owned() } else { format!("{} ({unit})", what(saving.against)) }));
+            cells.extend([saving.base / size, saving.own / size, 1.0 - saving.ratio].map(Cell::number));
+            // A high ratio is a low saving.
+            cells.push(Cell::number(saving.interval.map(|(_, high)| 1.0 - high)));
+            cells.push(Cell::number(saving.interval.map(|(low, _)| 1.0 - low)));
+            cells.extend([reached.clone(), Cell::number(saving.test.map(|test| test.p)), Cell::number(family(saving.against)[k])]);
             table.push(Some(one.arm), cells);
         }
     }
     table.drop_empty();
+    notes(&mut table, study, &all);
+    Some(table)
+}
+
+fn notes(table: &mut Table, study: &Study, all: &[Reaching]) {
     table.note(
         "First logged point at or better than the baseline's best, against where the baseline itself had it first; saving = 1 − \
          ratio, so a negative one cost more.",
@@ -204,16 +207,15 @@ pub fn table(study: &Study, goal: &Goal) -> Option<Table> {
     if all.iter().any(|one| one.paired) {
         let several = all.iter().any(|one| one.reached.len() > 1);
         let mean = if several {
-            " The ratio is the geometric mean over pairs; interval and p are those of a paired t-test of the logarithms."
+            " The ratio is the geometric mean over pairs; interval and p are those of a paired t-test of the logarithms, and absent \
+             where all ratios are the same."
         } else {
             ""
         };
         table.note(format!("Seeds pair: each run is held against the best of its own seed.{mean}"));
     }
     if all.iter().any(|one| !one.paired && one.tried > 0) {
-        table.note(
-            "Where no seeds pair, runs are held against the mean of the baseline's bests, and there is no interval.",
-        );
+        table.note("Where no seeds pair, runs are held against the mean of the baseline's bests, and there is no interval.");
     }
     let partly = |one: &&Reaching| one.count() > 0 && one.count() < one.tried;
     for one in all.iter().filter(partly) {
@@ -224,13 +226,12 @@ pub fn table(study: &Study, goal: &Goal) -> Option<Table> {
             one.tried
         ));
     }
-    Some(table)
 }
 
-/// The numbers to read first: time, energy and CO₂ of every arm that is compared, as far as they fit.
+/// The numbers to read first: time, energy and CO₂ to the baseline's best, as far as they are known.
 pub fn headlines(study: &Study, goal: &Goal) -> Vec<Headline> {
     let all = reaching(study, goal);
-    // Of many arms, the quickest.
+    // Of several arms, the quickest.
     let ratio = |one: &Reaching| {
         let complete = one.count() == one.tried;
         one.saving(Against::Seconds).filter(|_| complete).map_or(f64::MAX, |saving| saving.ratio)
@@ -239,18 +240,18 @@ pub fn headlines(study: &Study, goal: &Goal) -> Vec<Headline> {
         return Vec::new();
     };
     let (arm, base) = (&study.arms[one.arm].label, &study.arms[one.base].label);
-    let quickest = if all.len() > 1 { ", the quickest of the arms" } else { "" };
+    let who = if all.len() > 1 { format!("{arm}, the quickest of {} arms, against {base}", all.len()) } else { format!("{arm} against {base}") };
     let mut headlines = Vec::new();
     for against in [Against::Seconds, Against::Kwh, Against::Kg] {
         let label = format!("{} to the best {} of {base}", sentence(what(against)), in_sentence(&name(&goal.figure)));
         let Some(saving) = one.saving(against) else {
             if against == Against::Seconds {
                 let value = format!("not reached in {} of {}", one.tried - one.count(), one.tried);
-                headlines.push(Headline { label, value, detail: format!("{arm} against {base}"), arm: Some(one.arm) });
+                headlines.push(Headline { label, value, detail: who.clone(), arm: Some(one.arm) });
             }
             continue;
         };
-        let mut detail = vec![format!("{arm} against {base}{quickest}")];
+        let mut detail = vec![who.clone()];
         if let Some((low, high)) = saving.interval {
             detail.push(format!("95 % CI {} to {} %", signed(100.0 * (low - 1.0), 0), signed(100.0 * (high - 1.0), 0)));
         }
@@ -276,20 +277,14 @@ fn what(against: Against) -> &'static str {
     }
 }
 
-fn amounts(against: Against, base: f64, own: f64) -> (String, String) {
-    let largest = base.max(own);
-    let (size, unit) = match against {
+/// A unit's size and name for an amount.
+fn unit(against: Against, largest: f64) -> (f64, &'static str) {
+    match against {
         Against::Step | Against::Epoch => (1.0, ""),
         Against::Seconds => (time_unit(largest).size, time_unit(largest).name),
         Against::Kwh => (energy_unit(largest).size, energy_unit(largest).name),
         Against::Kg => (mass_unit(largest).size, mass_unit(largest).name),
-    };
-    let digits = if unit.is_empty() { 0 } else { decimals([largest / size], 3) };
-    let print = |value: f64| {
-        let number = if unit.is_empty() { plain((value / size).round()) } else { fixed(value / size, digits) };
-        format!("{number} {unit}").trim_end().to_owned()
-    };
-    (print(base), print(own))
+    }
 }
 
 /// A name in the middle of a sentence: `Validation loss` is lower case there, `mIoU` as it is.

@@ -32,6 +32,8 @@ pub struct Column {
 pub enum Format {
     Text,
     Fixed(usize),
+    /// So many digits that count, each number by itself: rows of different units.
+    Significant(i32),
     /// With a plus or minus, for differences.
     Signed(usize),
     /// A share of 1 as a percentage, with its sign.
@@ -97,6 +99,7 @@ impl Format {
         match self {
             Self::Text => number::plain(value),
             Self::Fixed(decimals) => number::fixed(value, decimals),
+            Self::Significant(digits) => number::fixed(value, number::decimals([value], digits)),
             Self::Signed(decimals) => number::signed(value, decimals),
             Self::SignedPercent(decimals) => format!("{} %", number::signed(value * 100.0, decimals)),
             Self::P => number::p_value(value),
@@ -107,6 +110,7 @@ impl Format {
         match self {
             Self::Text | Self::P => number::plain(spread),
             Self::Fixed(decimals) | Self::Signed(decimals) => number::fixed(spread, decimals),
+            Self::Significant(digits) => number::fixed(spread, number::decimals([spread], digits)),
             Self::SignedPercent(decimals) => number::fixed(spread * 100.0, decimals),
         }
     }

@@ -167,9 +167,10 @@ fn study<'a>(
     }
     let settings: Vec<Map<String, Value>> = arms.iter().map(|(setting, _)| setting.clone()).collect();
     let axes = differing(&settings);
+    let told_by = telling(&settings, &axes);
+    let labels = labels(&settings, &told_by);
     // A grid's axes are few and meant; the many keys of a recipe are cut down to what tells arms apart.
-    let axes = if grid.is_some() || !options.by.is_empty() { axes } else { telling(&settings, &axes) };
-    let labels = labels(&settings, &axes);
+    let axes = if grid.is_some() || !options.by.is_empty() { axes } else { told_by };
     let mut made: Vec<Arm> = Vec::new();
     for ((setting, members), label) in arms.into_iter().zip(labels) {
         let runs = once_per_seed(members, &by_full, &label, &mut notes);

@@ -33,24 +33,28 @@ pub fn differing(settings: &[Map<String, Value>]) -> Vec<String> {
 }
 
 /// The fewest of the axes that tell all settings apart that the others tell apart, found one after the other: the one that
-/// parts most comes first, of equals the first.
+/// parts most comes first, of equals the first. Axes that every setting has come before those that some lack.
 pub fn telling(settings: &[Map<String, Value>], axes: &[String]) -> Vec<String> {
     let classes = |chosen: &[String]| {
         let keys = settings.iter().map(|setting| key_of(setting, chosen));
         keys.collect::<BTreeSet<_>>().len()
     };
-    let all = classes(axes);
+    let (whole, partial): (Vec<&String>, Vec<&String>) =
+        axes.iter().partition(|axis| settings.iter().all(|setting| setting.contains_key(*axis)));
     let mut chosen: Vec<String> = Vec::new();
-    while classes(&chosen) < all {
-        let mut best: Option<(usize, &String)> = None;
-        for axis in axes.iter().filter(|axis| !chosen.contains(axis)) {
-            let count = classes(&[&chosen[..], std::slice::from_ref(axis)].concat());
-            if best.is_none_or(|(most, _)| count > most) {
-                best = Some((count, axis));
+    for some in [whole, partial] {
+        loop {
+            let before = classes(&chosen);
+            let mut best: Option<(usize, &String)> = None;
+            for axis in &some {
+                let count = classes(&[&chosen[..], std::slice::from_ref(*axis)].concat());
+                if count > best.map_or(before, |(most, _)| most) {
+                    best = Some((count, axis));
+                }
             }
+            let Some((_, axis)) = best else { break };
+            chosen.push(axis.clone());
         }
-        let Some((_, axis)) = best else { break };
-        chosen.push(axis.clone());
     }
     // In the settings' own order.
     axes.iter().filter(|axis| chosen.contains(axis)).cloned().collect()

@@ -23,6 +23,9 @@ impl Report {
 }
 
 fn add(section: &Section, depth: usize, width: usize, out: &mut Vec<String>) {
+    if !has_text(section) {
+        return;
+    }
     let rule = if depth == 1 { "━" } else { "─" };
     out.extend([String::new(), section.heading.clone(), rule.repeat(width_of(&section.heading).min(width))]);
     for headline in &section.headlines {
@@ -30,8 +33,7 @@ fn add(section: &Section, depth: usize, width: usize, out: &mut Vec<String>) {
         out.extend(wrap(&format!("{}: {}", headline.label, headline.value), width.min(PROSE)));
         out.extend(indented(&headline.detail, width.min(PROSE), "  "));
     }
-    let mut blocks = section.blocks.iter().peekable();
-    while let Some(block) = blocks.next() {
+    for block in &section.blocks {
         let lines = match block {
             Block::Paragraph(text) => wrap(text, width.min(PROSE)),
             Block::Note(text) => indented(text, width.min(PROSE), "  "),
@@ -45,6 +47,11 @@ fn add(section: &Section, depth: usize, width: usize, out: &mut Vec<String>) {
     for inner in &section.sections {
         add(inner, depth + 1, width, out);
     }
+}
+
+fn has_text(section: &Section) -> bool {
+    let text = |block: &Block| !matches!(block, Block::Figure(_));
+    !section.headlines.is_empty() || section.blocks.iter().any(text) || section.sections.iter().any(has_text)
 }
 
 fn indented(text: &str, width: usize, by: &str) -> Vec<String> {

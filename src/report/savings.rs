@@ -6,7 +6,6 @@
 //! never reaches it has no ratio, and none is made up: the mean is over those that did, and says how many. Ratios multiply, so their
 //! mean is the geometric one, its interval that of the logarithms, and the test the paired t-test of the logarithms.
 
-use super::Options;
 use super::curve::{Against, Curve};
 use super::figure::Headline;
 use super::group::{Arm, Goal, Study};
@@ -99,6 +98,14 @@ impl Reaching<'_> {
         if self.paired { self.reached.len() } else { self.own_lines.len() }
     }
 
+    /// Where the one run that was tried had the level first.
+    pub fn single(&self) -> Option<&Line> {
+        match (self.reached.as_slice(), self.own_lines.as_slice()) {
+            ([(line, _)], _) | ([], [line]) => Some(line),
+            _ => None,
+        }
+    }
+
     /// On one axis; `None` where nobody reached the level, or the axis is not known of all who did.
     pub fn saving(&self, against: Against) -> Option<Saving> {
         let places = |lines: &[&Line]| {
@@ -189,15 +196,19 @@ pub fn table(study: &Study, goal: &Goal) -> Option<Table> {
             table.push(Some(one.arm), cells);
         }
     }
+    table.drop_empty();
     table.note(
         "First logged point at or better than the baseline's best, against where the baseline itself had it first; saving = 1 − \
          ratio, so a negative one cost more.",
     );
     if all.iter().any(|one| one.paired) {
-        table.note(
-            "Seeds pair: each run is held against the best of its own seed. The ratio is the geometric mean over pairs; interval \
-             and p are those of a paired t-test of the logarithms.",
-        );
+        let several = all.iter().any(|one| one.reached.len() > 1);
+        let mean = if several {
+            " The ratio is the geometric mean over pairs; interval and p are those of a paired t-test of the logarithms."
+        } else {
+            ""
+        };
+        table.note(format!("Seeds pair: each run is held against the best of its own seed.{mean}"));
     }
     if all.iter().any(|one| !one.paired && one.tried > 0) {
         table.note(
@@ -217,7 +228,7 @@ pub fn table(study: &Study, goal: &Goal) -> Option<Table> {
 }
 
 /// The numbers to read first: time, energy and CO₂ of every arm that is compared, as far as they fit.
-pub fn headlines(study: &Study, goal: &Goal, _: &Options) -> Vec<Headline> {
+pub fn headlines(study: &Study, goal: &Goal) -> Vec<Headline> {
     let all = reaching(study, goal);
     // Of many arms, the quickest.
     let ratio = |one: &Reaching| {

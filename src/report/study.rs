@@ -1,8 +1,12 @@
 //! A study's section: which tables and figures there are, and in which order they are read.
 
-use super::group::Study;
+use super::figure::{Better, Figure};
+use super::group::{Goal, Study};
 use super::table_one::{self, name};
-use super::{Block, Options, Section, commands, costs, differences, overview, savings};
+use super::{
+    Block, Options, Section, commands, costs, curves, differences, layers, overview, pictures, savings, segmentation,
+    sweep,
+};
 
 pub fn section(study: &Study, options: &Options) -> Section {
     let mut section = Section {
@@ -23,18 +27,30 @@ pub fn section(study: &Study, options: &Options) -> Section {
             ..Section::default()
         };
         if section.headlines.is_empty() {
-            section.headlines = savings::headlines(study, goal, options);
+            section.headlines = savings::headlines(study, goal);
         }
         results.blocks.push(Block::Table(table_one::table(study, goal, options)));
         results.blocks.extend(savings::table(study, goal).map(Block::Table));
         results.blocks.extend(table_one::tests(study, goal).map(Block::Table));
+        results.blocks.extend(sweep::blocks(study, goal));
+        results.blocks.extend(curves::chart(study, goal, options).map(|chart| Block::Figure(Figure::Line(chart))));
         section.sections.push(results);
     }
+    section.sections.extend(training_loss(study, options));
     if study.goals.is_empty() {
         section.blocks.push(Block::Note("No run has a figure yet.".to_owned()));
     }
     if let Some(table) = costs::table(study, options) {
         section.sections.push(part("costs", "Time, energy and CO₂", vec![Block::Table(table)]));
+    }
+    for (id, heading, blocks) in [
+        ("classes", "Classes", segmentation::table(study, options).map(Block::Table).into_iter().collect()),
+        ("layers", "Layers", layers::blocks(study)),
+        ("pictures", "Pictures", pictures::blocks(study)),
+    ] {
+        if !blocks.is_empty() {
+            section.sections.push(part(id, heading, blocks));
+        }
     }
     let mut setup: Vec<Block> = differences::table(study).map(Block::Table).into_iter().collect();
     let shared = differences::in_common(study);
@@ -49,6 +65,16 @@ pub fn section(study: &Study, options: &Options) -> Section {
         section.sections.push(part("settings", "Settings, and how to run this again", setup));
     }
     section
+}
+
+/// The loss that is trained on, where it is not judged by itself.
+fn training_loss(study: &Study, options: &Options) -> Option<Section> {
+    let goal = Goal { figure: "train_loss".to_owned(), better: Better::Lower };
+    if study.goals.contains(&goal) {
+        return None;
+    }
+    let chart = curves::chart(study, &goal, options)?;
+    Some(part("training", &chart.title.clone(), vec![Block::Figure(Figure::Line(chart))]))
 }
 
 fn part(id: &str, heading: &str, blocks: Vec<Block>) -> Section {

@@ -145,6 +145,19 @@ impl Table {
         self.notes.push(text.into());
     }
 
+    /// Leaves out columns in which no row has anything.
+    pub fn drop_empty(&mut self) {
+        let full = |column: usize| self.rows.iter().any(|row| row.cells.get(column).is_some_and(|cell| *cell != Cell::Absent));
+        let keep: Vec<bool> = (0..self.columns.len()).map(full).collect();
+        let kept = |i: usize| keep.get(i).copied().unwrap_or(false);
+        let mut place = 0..;
+        self.columns.retain(|_| place.next().is_some_and(kept));
+        for row in &mut self.rows {
+            let mut place = 0..;
+            row.cells.retain(|_| place.next().is_some_and(kept));
+        }
+    }
+
     /// Rows that hold a column's best value; none where there is only one value, or no better direction.
     pub fn best_rows(&self, column: usize) -> Vec<usize> {
         let Some(better) = self.columns.get(column).map(|column| column.better) else { return Vec::new() };

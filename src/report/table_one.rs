@@ -6,6 +6,7 @@ use super::curve::{Against, Curve};
 use super::figure::Better;
 use super::group::{Goal, Study};
 use super::number::{self, decimals, fixed, signed, time_unit};
+use super::overview::plural;
 use super::read::{RunRecord, Status};
 use super::stats::{Kind, Summary, holm};
 use super::table::{Cell, Column, Format, Table};
@@ -102,10 +103,11 @@ pub fn table(study: &Study, goal: &Goal, options: &Options) -> Table {
             columns.push(Column::number(format!("{} vs baseline", measure.title()), "", Format::SignedPercent(1)));
         }
     }
-    let mut table = Table::new(&id("figures", study, goal), title(goal), columns);
+    let mut table = Table::new(&id("figures", study, goal), heading(goal, &measures), columns);
     for (i, arm) in study.arms.iter().enumerate() {
         let counted = arm.counted();
-        let mut cells = vec![Cell::text(&arm.label), Cell::count(counted.len())];
+        let n = compare::values(arm, |run| Measure::Best.of(run, goal)).len();
+        let mut cells = vec![Cell::text(&arm.label), Cell::count(n)];
         for measure in &measures {
             let own = compare::plain(&compare::values(arm, |run| measure.of(run, goal)));
             cells.push(cell(&own, options.band));
@@ -116,7 +118,7 @@ pub fn table(study: &Study, goal: &Goal, options: &Options) -> Table {
                 cells.push(cell(&counted.iter().filter_map(|run| step(run)).collect::<Vec<_>>(), options.band));
             }
             if compared {
-                let base = arm.baseline.map(|base| &study.arms[base]);
+                let base = arm.baseline.map(|base| &study.arms[base]).filter(|base| base.is_final() && arm.is_final());
                 let base = base.map(|base| compare::plain(&compare::values(base, |run| measure.of(run, goal))));
                 let change = base.as_deref().and_then(Summary::of).zip(Summary::of(&own));
                 cells.push(Cell::number(change.map(|(base, own)| (own.mean - base.mean) / base.mean.abs())));
@@ -138,6 +140,11 @@ fn notes(table: &mut Table, study: &Study, goal: &Goal, measures: &[Measure], op
             "“{}”: after equal training time, that at which the first run ended; between logged points along a straight line.",
             time.title()
         ));
+        let late = |run: &&RunRecord| run.status == Status::Done && time.of(run, goal).is_none();
+        let late = study.arms.iter().flat_map(|arm| arm.counted()).filter(late).count();
+        if late > 0 {
+            table.note(format!("{} had no value by then.", plural(late, "run")));
+        }
     }
     let going: Vec<&str> = study
         .arms
@@ -158,6 +165,16 @@ pub fn id(name: &str, study: &Study, goal: &Goal) -> String {
 
 pub fn title(goal: &Goal) -> String {
     name(&goal.figure)
+}
+
+/// Which figures there are.
+fn heading(goal: &Goal, measures: &[Measure]) -> String {
+    let time = if measures.iter().any(|measure| matches!(measure, Measure::EqualTime(_))) {
+        ", and after equal time"
+    } else {
+        ""
+    };
+    format!("{}: best, final{time}", title(goal))
 }
 
 /// A figure's name for people.
@@ -267,6 +284,7 @@ pub fn tests(study: &Study, goal: &Goal) -> Option<Table> {
         cells.push(Cell::number(one.compared.welch.map(|test| test.p)));
         table.push(Some(one.arm), cells);
     }
+    table.drop_empty();
     table.note(
         "Two-sided t-tests. p is that of the test named: paired where both arms have two or more seeds in common, over these, \
          else Welch's, which stands last in either case.",

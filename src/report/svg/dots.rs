@@ -13,7 +13,7 @@ const MAX_LEFT: f64 = 230.0;
 pub fn draw(chart: &DotChart) -> Option<String> {
     let values = chart.rows.iter().flat_map(row_values).chain(chart.levels.iter().map(|level| level.value));
     let scale = Scale::over(values, chart.value.log)?.padded(0.05);
-    Some(draw_one(chart, &scale, false) + &draw_one(chart, &scale, true))
+    Some([false, true].map(|narrow| draw_one(chart, &scale, narrow)).concat())
 }
 
 fn row_values(row: &DotRow) -> impl Iterator<Item = f64> {

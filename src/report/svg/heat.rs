@@ -201,10 +201,9 @@ impl Map<'_> {
             ));
         }
         let words = escape(&self.map.x.caption());
-        out + &*format!(
-            r#"<text class="words" x="50%" y="{}" text-anchor="middle">{words}</text>"#,
-            pixels(height + 34.0)
-        )
+        let y = pixels(height + 34.0);
+        out.push_str(&format!(r#"<text class="words" x="50%" y="{y}" text-anchor="middle">{words}</text>"#));
+        out
     }
 
     /// Places and labels below the columns: each one's name, round numbers where many stand at equal distances, else as many
@@ -258,7 +257,8 @@ impl Map<'_> {
         }
         let log = if self.scale.log { ", logarithmic" } else { "" };
         let words = format!("{}{log}", self.map.value.caption());
-        out + &*format!(r#"<text class="words" x="0" y="{}">{}</text>"#, pixels(top - 6.0), escape(&words))
+        out.push_str(&format!(r#"<text class="words" x="0" y="{}">{}</text>"#, pixels(top - 6.0), escape(&words)));
+        out
     }
 }
 

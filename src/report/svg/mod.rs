@@ -148,7 +148,9 @@ fn x_axis(axis: &Axis, ticks: &Ticks, at: impl Fn(f64) -> f64, height: f64) -> S
         ));
     }
     let words = escape(&axis_text(axis, ticks));
-    out + &*format!(r#"<text class="words" x="50%" y="{}" text-anchor="middle">{words}</text>"#, height + 37.0)
+    let y = pixels(height + 37.0);
+    out.push_str(&format!(r#"<text class="words" x="50%" y="{y}" text-anchor="middle">{words}</text>"#));
+    out
 }
 
 #[cfg(test)]

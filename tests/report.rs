@@ -35,7 +35,8 @@ fn expect(name: &str, got: &str) {
 }
 
 fn figures(section: &Section) -> Vec<&Figure> {
-    let own = section.blocks.iter().filter_map(|block| if let Block::Figure(figure) = block { Some(figure) } else { None });
+    let own =
+        section.blocks.iter().filter_map(|block| if let Block::Figure(figure) = block { Some(figure) } else { None });
     own.chain(section.sections.iter().flat_map(figures)).collect()
 }
 
@@ -57,9 +58,9 @@ fn comparison(dir: &Path) -> PathBuf {
     for (seed, shift) in [(0, 0.0), (1, 0.01), (2, 0.03)] {
         let shifted = |losses: [f64; 4]| losses.map(|loss| loss + shift);
         runs.push(Made::cell("compare", json!({ "arm": "bp" }), seed, &shifted([0.9, 0.8, 0.7, 0.71])));
-        let dbp = shifted([0.85, 0.7 - 0.125 * shift, 0.65, 0.66]);
+        let dbp = shifted([0.85, 0.7 - 0.125 * shift, 0.65 - 0.5 * shift, 0.66]);
         runs.push(Made {
-            seconds_per_step: 0.55,
+            seconds_per_step: 0.55 + 0.01 * seed as f64,
             layers: layers.clone(),
             ..Made::cell("compare", json!({ "arm": "dbp", "decor_lr": 0.01 }), seed, &dbp)
         });
@@ -89,7 +90,10 @@ fn a_comparison_reads_as_a_person_would_read_it() {
     expect("compare.csv.txt", &csv.join("\n"));
     // The mean over seeds that share their steps is taken at these steps.
     let charts = line_charts(&report);
-    assert_eq!(charts.iter().map(|chart| chart.title.as_str()).collect::<Vec<_>>(), ["Validation loss", "Training loss"]);
+    assert_eq!(
+        charts.iter().map(|chart| chart.title.as_str()).collect::<Vec<_>>(),
+        ["Validation loss", "Training loss"]
+    );
     let views: Vec<&str> = charts[0].views.iter().map(|view| view.x.label.as_str()).collect();
     assert_eq!(views, ["step", "epoch", "training time", "energy", "CO₂"]);
     let bp = &charts[0].views[0].series[0];
@@ -108,7 +112,8 @@ fn the_order_of_what_is_named_does_not_matter() {
     let folder = tempfile::tempdir().unwrap();
     let dir = comparison(folder.path());
     let once = read(std::slice::from_ref(&dir));
-    let mut children: Vec<PathBuf> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    let mut children: Vec<PathBuf> =
+        fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
     children.sort();
     children.reverse();
     let reversed = read(&children);
@@ -139,7 +144,8 @@ fn search(dir: &Path) -> PathBuf {
     let failed = runs.iter_mut().find(|run| run.name.contains("bp") && run.seed == 1).unwrap();
     failed.status = "failed";
     failed.losses.clear();
-    let settings: Vec<_> = runs.iter().filter(|run| run.seed == 0).map(|run| run.record["cell"]["setting"].clone()).collect();
+    let settings: Vec<_> =
+        runs.iter().filter(|run| run.seed == 0).map(|run| run.record["cell"]["setting"].clone()).collect();
     let grids = json!([{ "name": "search", "title": "Rates", "baseline": { "arm": "bp" }, "settings": settings, "seeds": [0, 1, 2] }]);
     parent(&dir.join("search"), &runs, grids)
 }
@@ -151,17 +157,23 @@ fn a_grid_names_its_best_cell_and_those_that_were_lost() {
     expect("search.txt", &text(&report, folder.path()));
     let maps = heat_maps(&report);
     let [map] = maps.as_slice() else { panic!("{} maps", maps.len()) };
-    assert_eq!((&map.columns, &map.rows), (&Stops::Numbers(vec![0.003, 0.006]), &Stops::Numbers(vec![0.001, 0.01, 0.1])));
+    assert_eq!(
+        (&map.columns, &map.rows),
+        (&Stops::Numbers(vec![0.003, 0.006]), &Stops::Numbers(vec![0.001, 0.01, 0.1]))
+    );
     assert!(map.y.log && !map.x.log);
     // 0.1 is best by its one seed, but it lost the other: the cell before it counts.
     assert_eq!(map.best, Some((1, 0)));
-    let note = |row: usize, column: usize| (map.cells[row][column].note.as_str(), map.cells[row][column].value.is_some());
+    let note =
+        |row: usize, column: usize| (map.cells[row][column].note.as_str(), map.cells[row][column].value.is_some());
     assert_eq!([note(1, 0), note(2, 0), note(2, 1)], [("", true), ("1 of 2 diverged", true), ("diverged", false)]);
     let Cell { value, .. } = map.cells[1][0];
     assert!((value.unwrap() - 0.5935).abs() < 1e-12);
     // Plain back-propagation varies in one number only.
     let charts = line_charts(&report);
-    assert!(charts.iter().any(|chart| chart.title == "Best validation loss over lr" && chart.views[0].series.len() == 1));
+    assert!(
+        charts.iter().any(|chart| chart.title == "Best validation loss over lr" && chart.views[0].series.len() == 1)
+    );
 }
 
 /// Runs of one script without a grid, among directories that are broken each in its own way.
@@ -184,7 +196,8 @@ fn wild(dir: &Path) -> PathBuf {
     let made = Made::new("bp-7", 7, &[0.9, 0.8]);
     fs::create_dir_all(runs.join("d-empty")).unwrap();
     fs::write(made.write(&runs.join("e-json")).join("run.json"), "{\"name\": \"bp").unwrap();
-    fs::write(made.write(&runs.join("f-torn")).join("metrics.jsonl"), "{\"step\":1,\"val_loss\":1}\n{\"step\":2,").unwrap();
+    fs::write(made.write(&runs.join("f-torn")).join("metrics.jsonl"), "{\"step\":1,\"val_loss\":1}\n{\"step\":2,")
+        .unwrap();
     fs::write(made.write(&runs.join("g-line")).join("metrics.jsonl"), "{\"step\":1}\nnothing\n{\"step\":2}\n").unwrap();
     fs::write(made.write(&runs.join("h-back")).join("metrics.jsonl"), "{\"step\":9}\n{\"step\":5}\n").unwrap();
     fs::remove_file(made.write(&runs.join("i-none")).join("metrics.jsonl")).unwrap();
@@ -222,7 +235,10 @@ fn arms_can_be_made_by_other_keys_and_compared_with_another_arm() {
     assert_eq!(arms(&by(&["arm"])), ["bp", "dbp"]);
     assert_eq!(arms(&by(&["lr", "arm"])).len(), 4);
     let error = Report::read(&runs, &by(&["learning_rate"])).unwrap_err();
-    assert!(error.starts_with("by: expected a key that runs differ in (") && error.ends_with("got learning_rate"), "{error}");
+    assert!(
+        error.starts_with("by: expected a key that runs differ in (") && error.ends_with("got learning_rate"),
+        "{error}"
+    );
     let baseline = |label: &str| Options { baseline: Some(label.to_owned()), ..by(&["arm"]) };
     assert_eq!(arms(&baseline("DBP")), ["dbp", "bp"]);
     let error = Report::read(&runs, &baseline("adam")).unwrap_err();
@@ -233,9 +249,17 @@ fn arms_can_be_made_by_other_keys_and_compared_with_another_arm() {
 fn another_figure_and_another_band_can_be_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let dir = [comparison(folder.path())];
-    let options = Options { figure: Some("train_loss".to_owned()), band: Band::Ci, title: Some("Loss".to_owned()), ..Options::default() };
+    let options = Options {
+        figure: Some("train_loss".to_owned()),
+        band: Band::Ci,
+        title: Some("Loss".to_owned()),
+        ..Options::default()
+    };
     let report = Report::read(&dir, &options).unwrap();
     assert_eq!((report.title.as_str(), report.sections[0].sections[0].heading.as_str()), ("Loss", "Training loss"));
     let text = report.text(None);
-    assert!(text.contains("half the 95 % confidence interval of the mean") && !text.contains("standard deviation over seeds"));
+    assert!(
+        text.contains("half the 95 % confidence interval of the mean")
+            && !text.contains("standard deviation over seeds")
+    );
 }

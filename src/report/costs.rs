@@ -71,7 +71,11 @@ pub fn table(study: &Study, options: &Options) -> Option<Table> {
             });
             cells.push(Cell::number(speed.value().zip(base).map(|(own, base)| own / base)));
         }
-        cells.extend([amounts(kwh, energy.size), amounts(kg, mass.size), source(&arm.counted()).map_or(Cell::Absent, Cell::Text)]);
+        cells.extend([
+            amounts(kwh, energy.size),
+            amounts(kg, mass.size),
+            source(&arm.counted()).map_or(Cell::Absent, Cell::Text),
+        ]);
         table.push(Some(i), cells);
     }
     table.note(format!(

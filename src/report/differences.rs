@@ -17,7 +17,8 @@ const LONGEST: usize = 48;
 pub fn table(study: &Study) -> Option<Table> {
     let all: Vec<Map<String, Value>> = study.arms.iter().map(configuration).collect();
     let keys: Vec<&String> = keys(&all).into_iter().filter(|key| !shared(&all, key)).collect();
-    let cell = |one: &Map<String, Value>, key: &str| one.get(key).map_or(Cell::Absent, |value| Cell::text(cut(&short(value))));
+    let cell =
+        |one: &Map<String, Value>, key: &str| one.get(key).map_or(Cell::Absent, |value| Cell::text(cut(&short(value))));
     let title = "What differs between the arms";
     let mut table = if study.arms.len() > keys.len() {
         let mut columns = vec![Column::text("arm")];

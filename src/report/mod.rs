@@ -37,6 +37,7 @@ mod sweep;
 pub mod table;
 mod table_one;
 mod text;
+mod winner;
 
 /// What a report is to hold.
 #[derive(Clone, Debug, Default)]

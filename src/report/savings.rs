@@ -153,7 +153,7 @@ pub fn table(study: &Study, goal: &Goal) -> Option<Table> {
         Column::number("arm", "", Format::Significant(3)),
         Column::number("saving", "", Format::SignedPercent(1)),
         Column::number("95 % from", "", Format::SignedPercent(1)),
-        Column::number("to", "", Format::SignedPercent(1)),
+        Column::number("95 % to", "", Format::SignedPercent(1)),
         Column::text("reached"),
         Column::number("p", "", Format::P),
         Column::number("p, Holm", "", Format::P),
@@ -165,8 +165,16 @@ pub fn table(study: &Study, goal: &Goal) -> Option<Table> {
         ps.into_iter().map(|p| p.and_then(|_| adjusted.next())).collect()
     };
     let better = if goal.better == Better::Higher { "highest" } else { "lowest" };
-    let of = if column { "the baseline's".to_owned() } else { format!("the {better} {} of", in_sentence(&name(&goal.figure))) };
-    let title = if column { format!("To {of} {better} {}", in_sentence(&name(&goal.figure))) } else { format!("To {of} {baseline}") };
+    let of = if column {
+        "the baseline's".to_owned()
+    } else {
+        format!("the {better} {} of", in_sentence(&name(&goal.figure)))
+    };
+    let title = if column {
+        format!("To {of} {better} {}", in_sentence(&name(&goal.figure)))
+    } else {
+        format!("To {of} {baseline}")
+    };
     let mut table = Table::new(&id("savings", study, goal), title, columns);
     for (k, one) in all.iter().enumerate() {
         let mut start = vec![Cell::text(&study.arms[one.arm].label)];
@@ -185,12 +193,20 @@ pub fn table(study: &Study, goal: &Goal) -> Option<Table> {
         for saving in savings {
             let (size, unit) = unit(saving.against, saving.base.max(saving.own));
             let mut cells = start.clone();
-            cells.push(Cell::text(if unit.is_empty() { what(saving.against).to_owned() } else { format!("{} ({unit})", what(saving.against)) }));
+            cells.push(Cell::text(if unit.is_empty() {
+                what(saving.against).to_owned()
+            } else {
+                format!("{} ({unit})", what(saving.against))
+            }));
             cells.extend([saving.base / size, saving.own / size, 1.0 - saving.ratio].map(Cell::number));
             // A high ratio is a low saving.
             cells.push(Cell::number(saving.interval.map(|(_, high)| 1.0 - high)));
             cells.push(Cell::number(saving.interval.map(|(low, _)| 1.0 - low)));
-            cells.extend([reached.clone(), Cell::number(saving.test.map(|test| test.p)), Cell::number(family(saving.against)[k])]);
+            cells.extend([
+                reached.clone(),
+                Cell::number(saving.test.map(|test| test.p)),
+                Cell::number(family(saving.against)[k]),
+            ]);
             table.push(Some(one.arm), cells);
         }
     }
@@ -215,7 +231,9 @@ fn notes(table: &mut Table, study: &Study, all: &[Reaching]) {
         table.note(format!("Seeds pair: each run is held against the best of its own seed.{mean}"));
     }
     if all.iter().any(|one| !one.paired && one.tried > 0) {
-        table.note("Where no seeds pair, runs are held against the mean of the baseline's bests, and there is no interval.");
+        table.note(
+            "Where no seeds pair, runs are held against the mean of the baseline's bests, and there is no interval.",
+        );
     }
     let partly = |one: &&Reaching| one.count() > 0 && one.count() < one.tried;
     for one in all.iter().filter(partly) {
@@ -240,7 +258,11 @@ pub fn headlines(study: &Study, goal: &Goal) -> Vec<Headline> {
         return Vec::new();
     };
     let (arm, base) = (&study.arms[one.arm].label, &study.arms[one.base].label);
-    let who = if all.len() > 1 { format!("{arm}, the quickest of {} arms, against {base}", all.len()) } else { format!("{arm} against {base}") };
+    let who = if all.len() > 1 {
+        format!("{arm}, the quickest of {} arms, against {base}", all.len())
+    } else {
+        format!("{arm} against {base}")
+    };
     let mut headlines = Vec::new();
     for against in [Against::Seconds, Against::Kwh, Against::Kg] {
         let label = format!("{} to the best {} of {base}", sentence(what(against)), in_sentence(&name(&goal.figure)));

@@ -1,13 +1,12 @@
 //! The best figure over the axes of a grid: a dot for each arm; a line where one number varies; a heat map where two do.
 //!
-//! Arms that differ in words (an arm's name, a schedule) are parted first; what numbers vary within a part decides its figure. A
-//! cell counts as the best only if none of its runs has diverged or failed, unless all cells have such.
+//! Arms that differ in words (an arm's name, a schedule) are parted first; what numbers vary within a part decides its figure.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::figure::{Axis, Better, Cell, DotChart, DotRow, Figure, HeatMap, LineChart, Point, Series, Stops, View};
+use super::figure::{Axis, Cell, DotChart, DotRow, Figure, HeatMap, LineChart, Point, Series, Stops, View};
 use super::group::{Arm, Goal, Study};
 use super::label::{brief_axis, labels};
 use super::number::{fixed, plain};
@@ -16,7 +15,7 @@ use super::read::Status;
 use super::savings::in_sentence;
 use super::stats::Summary;
 use super::table_one::{CONFIDENCE, Measure, figure_decimals, name};
-use super::{Block, curves};
+use super::{Block, curves, winner};
 
 /// More rows than this are no chart.
 const ROWS: usize = 48;
@@ -182,7 +181,7 @@ fn heat(study: &Study, goal: &Goal, part: &Part, x: &str, y: &str) -> Vec<Block>
     };
     let (columns, rows) = (stops(x), stops(y));
     let mut cells = vec![vec![Cell::default(); columns.len()]; rows.len()];
-    let mut means: Vec<(f64, bool, usize, usize, usize)> = Vec::new();
+    let mut places: Vec<(usize, usize, usize)> = Vec::new();
     for arm in &part.arms {
         let place = |stops: &[f64], axis: &str| {
             number(study, *arm, axis).and_then(|at| stops.iter().position(|stop| *stop == at))
@@ -191,16 +190,10 @@ fn heat(study: &Study, goal: &Goal, part: &Part, x: &str, y: &str) -> Vec<Block>
         let one = &study.arms[*arm];
         let mean = Summary::of(&bests(one, goal)).map(|summary| summary.mean);
         cells[row][column] = Cell { value: mean, note: cell_note(one) };
-        let whole = one.count(Status::Diverged) + one.count(Status::Failed) == 0;
-        means.extend(mean.map(|mean| (mean, whole, row, column, *arm)));
+        places.push((*arm, row, column));
     }
-    let any_whole = means.iter().any(|(_, whole, ..)| *whole);
-    let better = |a: f64, b: f64| if goal.better == Better::Higher { a > b } else { a < b };
-    let best = means
-        .iter()
-        .filter(|(_, whole, ..)| *whole || !any_whole)
-        .reduce(|best, cell| if better(cell.0, best.0) { cell } else { best })
-        .copied();
+    let best = winner::best(study, goal, &part.arms);
+    let best = best.and_then(|(arm, mean)| places.iter().find(|place| place.0 == arm).map(|place| (mean, *place)));
     let what = in_sentence(&name(&goal.figure));
     let seeds: BTreeSet<usize> = part.arms.iter().map(|arm| study.arms[*arm].counted().len()).collect();
     let (least, most) = (seeds.first().copied().unwrap_or(0), seeds.last().copied().unwrap_or(0));
@@ -218,13 +211,13 @@ fn heat(study: &Study, goal: &Goal, part: &Part, x: &str, y: &str) -> Vec<Block>
         value: Axis::new(&what, ""),
         better: goal.better,
         print_values: columns.len() <= 10 && rows.len() <= 16,
-        best: best.map(|(_, _, row, column, _)| (row, column)),
+        best: best.map(|(_, (_, row, column))| (row, column)),
         columns: Stops::Numbers(columns.clone()),
         rows: Stops::Numbers(rows.clone()),
         cells,
     };
     let mut blocks = vec![Block::Figure(Figure::Heat(map))];
-    if let Some((mean, _, row, column, arm)) = best {
+    if let Some((mean, (arm, row, column))) = best {
         let digits = figure_decimals(study, goal);
         let mut text = format!(
             "Best of the {} cells: {} with {what} {}.",

@@ -151,7 +151,8 @@ impl Table {
 
     /// Leaves out columns in which no row has anything.
     pub fn drop_empty(&mut self) {
-        let full = |column: usize| self.rows.iter().any(|row| row.cells.get(column).is_some_and(|cell| *cell != Cell::Absent));
+        let full =
+            |column: usize| self.rows.iter().any(|row| row.cells.get(column).is_some_and(|cell| *cell != Cell::Absent));
         let keep: Vec<bool> = (0..self.columns.len()).map(full).collect();
         let kept = |i: usize| keep.get(i).copied().unwrap_or(false);
         let mut place = 0..;

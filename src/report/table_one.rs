@@ -5,7 +5,7 @@ use super::compare::{self, Compared, Value};
 use super::curve::{Against, Curve};
 use super::figure::Better;
 use super::group::{Goal, Study};
-use super::number::{self, decimals, fixed, signed, time_unit};
+use super::number::{self, decimals, fixed, time_unit};
 use super::overview::plural;
 use super::read::{RunRecord, Status};
 use super::stats::{Kind, Summary, holm};
@@ -251,13 +251,14 @@ pub fn tests(study: &Study, goal: &Goal) -> Option<Table> {
     }
     let digits = figure_decimals(study, goal) + 1;
     let (column, baseline) = against(study);
-    let several = differences.iter().filter(|one| one.measure == Measure::Best && one.compared.main().is_some()).count();
+    let several =
+        differences.iter().filter(|one| one.measure == Measure::Best && one.compared.main().is_some()).count();
     let mut columns = vec![Column::text("arm"), Column::text("against"), Column::text("figure")];
     columns.retain(|one| column || one.title != "against");
     columns.extend([
         Column::number("difference", "", Format::Signed(digits)),
         Column::number("95 % from", "", Format::Signed(digits)),
-        Column::number("to", "", Format::Signed(digits)),
+        Column::number("95 % to", "", Format::Signed(digits)),
         Column::text("test"),
         Column::number("t", "", Format::Signed(2)),
         Column::number("df", "", Format::Fixed(1)),
@@ -306,7 +307,7 @@ fn notes_on_tests(table: &mut Table, differences: &[Difference], several: usize)
          else Welch's, which stands last in either case.",
     );
     if several > 1 {
-        table.note(format!("“p, Holm” is corrected over the {several} comparisons of one figure."));
+        table.note("“p, Holm” is corrected over the arms that are compared in one figure.");
     }
     if differences.iter().any(|one| one.compared.pairs > 1 && one.compared.paired.is_none()) {
         table.note("“No spread”: the seeds differ by exactly the same, of which nothing can be inferred.");

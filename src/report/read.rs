@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+/// Sums of squares of anything larger overflow; a figure like that says no more than that it is off all bounds.
+const LARGEST: f64 = 1e150;
+
 /// How a run ended, or that it has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
@@ -227,7 +230,8 @@ fn read_lines<T>(
 fn metric_line(map: Map<String, Value>) -> Result<Line, String> {
     let step = step_of(&map)?;
     let numbers = map.iter().filter(|(key, _)| *key != "step");
-    let values = numbers.filter_map(|(key, value)| Some((key.clone(), value.as_f64()?))).collect();
+    let number = |value: &Value| value.as_f64().filter(|number| number.abs() < LARGEST);
+    let values = numbers.filter_map(|(key, value)| Some((key.clone(), number(value)?))).collect();
     Ok(Line { step, values })
 }
 

@@ -136,7 +136,16 @@ impl Reaching<'_> {
     }
 }
 
-const AXES: [Against; 4] = [Against::Seconds, Against::Kwh, Against::Kg, Against::Step];
+/// Epochs say something of their own only where arms differ in what an epoch is.
+const AXES: [Against; 5] = [Against::Seconds, Against::Kwh, Against::Kg, Against::Step, Against::Epoch];
+
+/// Holm's p-values over the arms; none where only one is tested.
+fn adjusted(all: &[Reaching], against: Against) -> Vec<Option<f64>> {
+    let ps: Vec<Option<f64>> = all.iter().map(|one| Some(one.saving(against)?.test?.p)).collect();
+    let known: Vec<f64> = ps.iter().copied().flatten().collect();
+    let mut adjusted = holm(&known).into_iter().filter(|_| known.len() > 1);
+    ps.into_iter().map(|p| p.and_then(|_| adjusted.next())).collect()
+}
 
 /// What each arm took to the baseline's best; `None` where nothing is compared.
 pub fn table(study: &Study, goal: &Goal) -> Option<Table> {
@@ -158,12 +167,6 @@ pub fn table(study: &Study, goal: &Goal) -> Option<Table> {
         Column::number("p", "", Format::P),
         Column::number("p, Holm", "", Format::P),
     ]);
-    let family = |against: Against| -> Vec<Option<f64>> {
-        let ps: Vec<Option<f64>> = all.iter().map(|one| Some(one.saving(against)?.test?.p)).collect();
-        let known: Vec<f64> = ps.iter().copied().flatten().collect();
-        let mut adjusted = holm(&known).into_iter().filter(|_| known.len() > 1);
-        ps.into_iter().map(|p| p.and_then(|_| adjusted.next())).collect()
-    };
     let better = if goal.better == Better::Higher { "highest" } else { "lowest" };
     let of = if column {
         "the baseline's".to_owned()
@@ -182,7 +185,11 @@ pub fn table(study: &Study, goal: &Goal) -> Option<Table> {
             start.push(Cell::text(&study.arms[one.base].label));
         }
         let reached = Cell::text(format!("{} of {}", one.count(), one.tried));
-        let savings: Vec<Saving> = axes.iter().filter_map(|against| one.saving(*against)).collect();
+        let mut savings: Vec<Saving> = axes.iter().filter_map(|against| one.saving(*against)).collect();
+        let steps = savings.iter().find(|saving| saving.against == Against::Step).map(|saving| saving.ratio);
+        savings.retain(|saving| {
+            saving.against != Against::Epoch || steps.is_none_or(|steps| (saving.ratio / steps - 1.0).abs() > 1e-3)
+        });
         if savings.is_empty() {
             start.push(Cell::text("not reached"));
             start.resize(table.columns.len() - 3, Cell::Absent);
@@ -205,7 +212,7 @@ pub fn table(study: &Study, goal: &Goal) -> Option<Table> {
             cells.extend([
                 reached.clone(),
                 Cell::number(saving.test.map(|test| test.p)),
-                Cell::number(family(saving.against)[k]),
+                Cell::number(adjusted(&all, saving.against)[k]),
             ]);
             table.push(Some(one.arm), cells);
         }
@@ -282,7 +289,8 @@ pub fn headlines(study: &Study, goal: &Goal) -> Vec<Headline> {
         } else {
             detail.push(format!("n = {}", one.tried));
         }
-        detail.extend(saving.test.map(|test| p_words(test.p, Kind::Paired)));
+        let holm = all.iter().position(|other| other.arm == one.arm).and_then(|k| adjusted(&all, against)[k]);
+        detail.extend(saving.test.map(|test| p_words(test.p, holm, Kind::Paired)));
         let value = format!("{} %", signed(100.0 * (saving.ratio - 1.0), 0));
         headlines.push(Headline { label, value, detail: detail.join(" · "), arm: Some(one.arm) });
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::figure::{Axis, Cell, DotChart, DotRow, Figure, HeatMap, LineChart, Point, Series, Stops, View};
+use super::figure::{Axis, Cell, DotChart, DotRow, Figure, HeatMap, Level, LineChart, Point, Series, Stops, View};
 use super::group::{Arm, Goal, Study};
 use super::label::{brief_axis, labels};
 use super::number::{fixed, plain};
@@ -42,7 +42,9 @@ pub fn blocks(study: &Study, goal: &Goal) -> Vec<Block> {
         let axis = part.axes[0].as_str();
         if !done.contains(&axis) {
             let alike: Vec<&Part> = of_one_axis.iter().copied().filter(|other| other.axes[0] == axis).collect();
-            blocks.push(Block::Figure(Figure::Line(line(study, goal, axis, &alike))));
+            let still: Vec<usize> =
+                parts.iter().filter(|part| part.axes.is_empty()).flat_map(|part| part.arms.clone()).collect();
+            blocks.push(Block::Figure(Figure::Line(line(study, goal, axis, &alike, &still))));
             done.push(axis);
         }
     }
@@ -143,16 +145,15 @@ fn axis_of(study: &Study, axis: &str, values: &[f64]) -> Axis {
     if low > 0.0 && high / low >= DECADE { made.logarithmic() } else { made }
 }
 
-fn line(study: &Study, goal: &Goal, axis: &str, parts: &[&Part]) -> LineChart {
+/// `still` are arms that have no place on the axis: levels to read the others against.
+fn line(study: &Study, goal: &Goal, axis: &str, parts: &[&Part], still: &[usize]) -> LineChart {
     let mut series: Vec<Series> = Vec::new();
     for part in parts {
         let mut points: Vec<Point> = Vec::new();
-        let mut seeds: Vec<(f64, f64)> = Vec::new();
         for arm in &part.arms {
             let values = bests(&study.arms[*arm], goal);
             if let (Some(x), Some(summary)) = (number(study, *arm, axis), Summary::of(&values)) {
                 points.push(Point { x, y: summary.mean, band: summary.interval(CONFIDENCE) });
-                seeds.extend(values.iter().map(|value| (x, *value)));
             }
         }
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
@@ -167,8 +168,13 @@ fn line(study: &Study, goal: &Goal, axis: &str, parts: &[&Part]) -> LineChart {
         caption: "Mean of the seeds' best; the band is its 95 % confidence interval.".to_owned(),
         y: Axis::new(&what, ""),
         views: vec![View { x: axis_of(study, axis, &places), series }],
-        levels: Vec::new(),
+        levels: still.iter().filter_map(|arm| level(study, goal, *arm)).collect(),
     }
+}
+
+fn level(study: &Study, goal: &Goal, arm: usize) -> Option<Level> {
+    let value = Summary::of(&bests(&study.arms[arm], goal))?.mean;
+    Some(Level { value, label: study.arms[arm].label.clone(), arm: Some(arm) })
 }
 
 /// The map, and in words which cell is the best.

@@ -331,7 +331,11 @@ pub fn test_words(kind: Kind, n: (usize, usize)) -> String {
     }
 }
 
-/// `p = 0.013 (paired t)`.
-pub fn p_words(p: f64, kind: Kind) -> String {
-    format!("{} ({})", number::p_equals(p), if kind == Kind::Paired { "paired t" } else { "Welch's t" })
+/// `p = 0.013 (paired t)`; of several comparisons the corrected one, which says so.
+pub fn p_words(p: f64, adjusted: Option<f64>, kind: Kind) -> String {
+    let kind = if kind == Kind::Paired { "paired t" } else { "Welch's t" };
+    match adjusted {
+        Some(adjusted) => format!("{} ({kind}, Holm)", number::p_equals(adjusted)),
+        None => format!("{} ({kind})", number::p_equals(p)),
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! An arm of which a run has diverged or failed only counts where all have lost one.
 
-use super::compare::{compare, plain, values};
+use super::compare::{plain, values};
 use super::figure::{Better, Headline};
 use super::group::{Goal, Study};
 use super::number::{fixed, signed};
@@ -10,7 +10,7 @@ use super::overview::plural;
 use super::read::Status;
 use super::savings::in_sentence;
 use super::stats::Summary;
-use super::table_one::{Measure, figure_decimals, name, p_words};
+use super::table_one::{Measure, differences, figure_decimals, name, p_words};
 
 /// Of arms that are compared, the best of them against its baseline; else the best of all. Nothing for a single arm.
 pub fn headline(study: &Study, goal: &Goal) -> Option<Headline> {
@@ -35,8 +35,15 @@ pub fn headline(study: &Study, goal: &Goal) -> Option<Headline> {
     let mut detail =
         vec![format!("{winner}{of}: {} against {} of {}", fixed(mean, digits), fixed(level, digits), base.label)];
     detail.push(format!("n = {}", own.len()));
-    detail.extend(compare(&own, &other).main().map(|test| p_words(test.p, test.kind)));
-    let value = format!("{} %", signed(100.0 * (mean - level) / level.abs(), 1));
+    let differences = differences(study, goal);
+    let own_difference = differences.iter().find(|one| one.arm == arm && one.measure == Measure::Best);
+    let test = own_difference.and_then(|one| Some((one.compared.main()?, one.adjusted)));
+    detail.extend(test.map(|(test, adjusted)| p_words(test.p, adjusted.filter(|_| among.len() > 1), test.kind)));
+    let value = if level == 0.0 {
+        signed(mean - level, digits)
+    } else {
+        format!("{} %", signed(100.0 * (mean - level) / level.abs(), 1))
+    };
     Some(Headline { label, value, detail: detail.join(" · "), arm: Some(arm) })
 }
 

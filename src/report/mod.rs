@@ -22,6 +22,8 @@ mod group;
 mod html;
 mod label;
 mod layers;
+#[cfg(test)]
+mod made;
 mod number;
 mod overview;
 mod pictures;

@@ -332,3 +332,108 @@ fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| format!("{}{}", first.to_uppercase(), chars.as_str()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::made::{arm, loss, run, study};
+    use super::*;
+
+    /// Runs of an arm: seed, seconds of a step, values every 10 steps.
+    type Runs<'a> = &'a [(u64, f64, &'a [f64])];
+
+    fn runs(made: Runs) -> Vec<RunRecord> {
+        made.iter().map(|(seed, seconds, values)| run(Some(*seed), *seconds, "val_loss", values)).collect()
+    }
+
+    /// What comes out for the second arm, and the saving of seconds.
+    fn hold_against(base: Runs, own: Runs, then: impl FnOnce(&Reaching, Option<Saving>)) {
+        let (base, own) = (runs(base), runs(own));
+        let study = study(vec![arm("bp", json!({}), &base, None), arm("dbp", json!({}), &own, Some(0))]);
+        let all = reaching(&study, &loss());
+        assert_eq!(all.len(), 1);
+        then(&all[0], all[0].saving(Against::Seconds));
+        assert!(table(&study, &loss()).is_some());
+    }
+
+    const FALLING: &[f64] = &[4.0, 3.0, 2.0, 1.0];
+
+    #[test]
+    fn a_level_is_reached_at_a_logged_point() {
+        // Half the steps, each half as long again.
+        hold_against(&[(0, 1.0, FALLING)], &[(0, 1.5, &[3.0, 1.0, 0.5, 0.25])], |one, saving| {
+            let saving = saving.unwrap();
+            assert_eq!((one.count(), one.tried, saving.base, saving.own), (1, 1, 40.0, 30.0));
+            assert!((saving.ratio - 0.75).abs() < 1e-12 && saving.interval.is_none() && saving.test.is_none());
+        });
+        // A plateau counts from its first point; the baseline's best may be its first point.
+        hold_against(&[(0, 1.0, &[2.0, 1.0, 1.0, 1.0])], &[(0, 1.0, &[1.0, 1.0])], |_, saving| {
+            assert_eq!(saving.unwrap().ratio, 0.5);
+        });
+        hold_against(&[(0, 1.0, &[1.0, 2.0, 3.0])], &[(0, 1.0, &[2.0, 1.5, 1.0])], |_, saving| {
+            assert!((saving.unwrap().ratio - 3.0).abs() < 1e-12); // It cost three times as much.
+        });
+        hold_against(&[(0, 1.0, &[1.0])], &[(0, 1.0, &[1.0])], |_, saving| assert_eq!(saving.unwrap().ratio, 1.0));
+    }
+
+    #[test]
+    fn what_is_not_reached_is_counted_and_not_made_up() {
+        hold_against(&[(0, 1.0, FALLING)], &[(0, 1.0, &[4.0, 3.0, 2.0])], |one, saving| {
+            assert_eq!((one.count(), one.tried, saving), (0, 1, None));
+        });
+        // Of three pairs two: their ratios are 1/2 and 1, and no test is made of them.
+        let base: Runs = &[(0, 1.0, FALLING), (1, 1.0, FALLING), (2, 1.0, FALLING)];
+        hold_against(base, &[(0, 1.0, &[2.0, 1.0]), (1, 1.0, FALLING), (2, 1.0, &[9.0])], |one, saving| {
+            let saving = saving.unwrap();
+            assert_eq!((one.count(), one.tried, saving.test), (2, 3, None));
+            assert!((saving.ratio - 0.5_f64.sqrt()).abs() < 1e-12 && saving.interval.is_some());
+        });
+        // A run without a point was not tried.
+        hold_against(&[(0, 1.0, FALLING), (1, 1.0, &[])], &[(0, 1.0, FALLING), (1, 1.0, FALLING)], |one, _| {
+            assert_eq!((one.count(), one.tried), (1, 1));
+        });
+    }
+
+    #[test]
+    fn each_seed_is_held_against_its_own_baseline() {
+        let base: Runs = &[(0, 1.0, FALLING), (1, 1.0, &[4.0, 3.0, 2.5, 2.0])];
+        let own: Runs = &[(1, 1.0, &[2.0, 1.0]), (0, 1.0, &[3.0, 2.0, 1.0])];
+        hold_against(base, own, |one, saving| {
+            let (saving, ratio) = (saving.unwrap(), (0.25_f64 * 0.75).sqrt());
+            assert!(one.paired && (saving.ratio - ratio).abs() < 1e-12);
+            let test = saving.test.unwrap();
+            assert_eq!(test.n, (2, 2));
+            // The interval of the logarithms: t(1) at 97.5 % is 12.7062…
+            let half = 12.706_204_736_174_7 * (3.0_f64.ln() / 2.0_f64.sqrt()) / 2.0_f64.sqrt();
+            let (low, high) = saving.interval.unwrap();
+            assert!((low.ln() - (ratio.ln() - half)).abs() < 1e-9 && (high.ln() - (ratio.ln() + half)).abs() < 1e-9);
+        });
+        // Equal ratios are no evidence.
+        hold_against(&[(0, 1.0, FALLING), (1, 1.0, FALLING)], &[(0, 1.0, &[1.0]), (1, 1.0, &[1.0])], |_, saving| {
+            let saving = saving.unwrap();
+            assert_eq!((saving.ratio, saving.interval, saving.test), (0.25, None, None));
+        });
+    }
+
+    #[test]
+    fn without_common_seeds_the_mean_of_the_bests_is_the_level() {
+        // Bests 1 and 2: the level is 1.5, which only the first baseline run reaches itself.
+        let base: Runs = &[(0, 1.0, FALLING), (1, 1.0, &[4.0, 2.0])];
+        hold_against(base, &[(8, 1.0, &[1.5]), (9, 1.0, &[2.0, 1.0])], |one, saving| {
+            let saving = saving.unwrap();
+            assert!(!one.paired);
+            assert_eq!((one.count(), one.tried, saving.base, saving.own), (2, 2, 40.0, 15.0));
+            assert_eq!((saving.interval, saving.test), (None, None));
+        });
+    }
+
+    #[test]
+    fn headlines_say_what_a_saving_rests_on() {
+        let (base, own) = (runs(&[(0, 1.0, FALLING)]), runs(&[(0, 1.0, &[5.0, 4.0])]));
+        let study = study(vec![arm("bp", json!({}), &base, None), arm("dbp", json!({}), &own, Some(0))]);
+        let headlines = headlines(&study, &loss());
+        let said: Vec<(&str, &str)> = headlines.iter().map(|line| (line.label.as_str(), line.value.as_str())).collect();
+        assert_eq!(said, [("Training time to the best validation loss of bp", "not reached in 1 of 1")]);
+    }
+}

@@ -86,7 +86,7 @@ pub fn table(study: &Study, options: &Options) -> Option<Table> {
             String::new()
         }
     ));
-    if let Some(text) = total(&all) {
+    if let Some(text) = total(&all).filter(|_| all.len() > 1) {
         table.note(text);
     }
     let intensities: BTreeSet<String> = all.iter().filter_map(|run| intensity(run)).collect();

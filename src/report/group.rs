@@ -182,8 +182,8 @@ fn study<'a>(
     let goals = goals(&made, options);
     let mut study = Study { heading, text, axes, arms: made, goals, notes };
     match grid.and_then(|grid| grid.baseline.as_ref()) {
-        Some(partial) => study.compare_with(&partial.clone()),
-        None => study.compare_with_plain(),
+        Some(partial) => study.compare_with(partial),
+        None => study.compare_with_plain(grid.is_some()),
     }
     study
 }
@@ -325,14 +325,18 @@ impl Study<'_> {
         }
     }
 
-    /// Without a grid, the baseline is the only arm that decorrelates nothing.
-    fn compare_with_plain(&mut self) {
+    /// Where no baseline is named, it is the only arm that decorrelates nothing.
+    fn compare_with_plain(&mut self, of_grid: bool) {
         if self.arms.len() < 2 {
             return;
         }
         let plain: Vec<usize> = (0..self.arms.len()).filter(|i| !self.arms[*i].is_decorrelated()).collect();
         match plain.as_slice() {
             [one] => self.put_baseline(*one),
+            // Its script knew what it wanted.
+            _ if of_grid => {
+                self.notes.push("No comparison: this grid has no baseline; --baseline names one.".to_owned())
+            }
             [] => self
                 .notes
                 .push("No comparison: no arm is without decorrelated layers; --baseline names one.".to_owned()),

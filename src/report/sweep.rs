@@ -45,6 +45,7 @@ pub fn blocks(study: &Study, goal: &Goal) -> Vec<Block> {
             let still: Vec<usize> =
                 parts.iter().filter(|part| part.axes.is_empty()).flat_map(|part| part.arms.clone()).collect();
             blocks.push(Block::Figure(Figure::Line(line(study, goal, axis, &alike, &still))));
+            blocks.extend(alike.iter().filter_map(|part| best_of_line(study, goal, part)).map(Block::Paragraph));
             done.push(axis);
         }
     }
@@ -204,11 +205,7 @@ fn heat(study: &Study, goal: &Goal, part: &Part, x: &str, y: &str) -> Vec<Block>
     let seeds: BTreeSet<usize> = part.arms.iter().map(|arm| study.arms[*arm].counted().len()).collect();
     let (least, most) = (seeds.first().copied().unwrap_or(0), seeds.last().copied().unwrap_or(0));
     let n = if least == most { plural(most, "seed") } else { format!("{least} to {most} seeds") };
-    let of_part = if part.name == "all runs" || part.arms.len() == study.arms.len() {
-        String::new()
-    } else {
-        format!(": {}", part.name)
-    };
+    let of_part = if part.arms.len() == study.arms.len() { String::new() } else { format!(": {}", part.name) };
     let map = HeatMap {
         title: format!("Best {what} by {} and {}{of_part}", brief_axis(x, &study.axes), brief_axis(y, &study.axes)),
         caption: format!("Mean of the best of {n} per cell; the best cell is framed."),
@@ -223,27 +220,35 @@ fn heat(study: &Study, goal: &Goal, part: &Part, x: &str, y: &str) -> Vec<Block>
         cells,
     };
     let mut blocks = vec![Block::Figure(Figure::Heat(map))];
-    if let Some((mean, (arm, row, column))) = best {
-        let digits = figure_decimals(study, goal);
-        let mut text = format!(
-            "Best of the {} cells: {} with {what} {}.",
-            part.arms.len(),
-            study.arms[arm].label,
-            fixed(mean, digits)
-        );
-        let mut edges: Vec<String> = Vec::new();
-        for (axis, stops, at) in [(x, &columns, column), (y, &rows, row)] {
-            if stops.len() > 1 && (at == 0 || at + 1 == stops.len()) {
-                let end = if at == 0 { "lowest" } else { "highest" };
-                edges.push(format!("{} {} is the {end} tried", brief_axis(axis, &study.axes), plain(stops[at])));
-            }
-        }
-        if !edges.is_empty() {
-            text += &format!(" It lies on the grid's edge ({}): it may be better beyond.", edges.join(", "));
-        }
-        blocks.push(Block::Paragraph(text));
-    }
+    blocks.extend(best.map(|(mean, (arm, ..))| Block::Paragraph(best_in_words(study, goal, part, arm, mean))));
     blocks
+}
+
+fn best_of_line(study: &Study, goal: &Goal, part: &Part) -> Option<String> {
+    let (arm, mean) = winner::best(study, goal, &part.arms)?;
+    Some(best_in_words(study, goal, part, arm, mean))
+}
+
+/// Which arm of a part is the best, and whether it lies where nothing was tried beyond.
+fn best_in_words(study: &Study, goal: &Goal, part: &Part, arm: usize, mean: f64) -> String {
+    let what = in_sentence(&name(&goal.figure));
+    let digits = figure_decimals(study, goal);
+    let mut text =
+        format!("Best of {}: {} with {what} {}.", part.arms.len(), study.arms[arm].label, fixed(mean, digits));
+    let mut edges: Vec<String> = Vec::new();
+    for axis in &part.axes {
+        let values: Vec<f64> = part.arms.iter().filter_map(|arm| number(study, *arm, axis)).collect();
+        let Some(at) = number(study, arm, axis) else { continue };
+        let (low, high) = (values.iter().all(|value| *value >= at), values.iter().all(|value| *value <= at));
+        if low != high {
+            let end = if low { "lowest" } else { "highest" };
+            edges.push(format!("{} {} is the {end} tried", brief_axis(axis, &study.axes), plain(at)));
+        }
+    }
+    if !edges.is_empty() {
+        text += &format!(" It lies on the edge ({}): it may be better beyond.", edges.join(", "));
+    }
+    text
 }
 
 fn cell_note(arm: &Arm) -> String {

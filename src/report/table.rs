@@ -99,6 +99,8 @@ impl Format {
         match self {
             Self::Text => number::plain(value),
             Self::Fixed(decimals) => number::fixed(value, decimals),
+            // A whole number is one, as steps are.
+            Self::Significant(_) if value.fract() == 0.0 && value.abs() >= 1.0 => number::fixed(value, 0),
             Self::Significant(digits) => number::fixed(value, number::decimals([value], digits)),
             Self::Signed(decimals) => number::signed(value, decimals),
             Self::SignedPercent(decimals) => format!("{} %", number::signed(value * 100.0, decimals)),

@@ -51,8 +51,11 @@ fn it_fails_only_where_there_is_nothing_to_report() {
     assert!(ended.stdout.contains("left out: runs/bad: no run.json"), "{}", ended.stdout);
     let ended = report(folder.path(), &["runs/bad", "nowhere"]).expect(1);
     assert!(ended.stdout.is_empty(), "{}", ended.stdout);
-    for part in ["left out: nowhere: there is no such directory", "left out: runs/bad: no run.json", "error: no run could be read"]
-    {
+    for part in [
+        "left out: nowhere: there is no such directory",
+        "left out: runs/bad: no run.json",
+        "error: no run could be read",
+    ] {
         assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
     }
     for args in [&[][..], &["runs", "--band", "se"], &["runs", "--no-html", "--out", "x"]] {
@@ -72,9 +75,24 @@ fn options_reach_the_report() {
         let made = Made::new(&format!("{name}-{seed}"), seed, &[0.9, loss]);
         made.with(json!({ "recipe": { "lr": lr } })).write(&folder.path().join(format!("runs/{name}{seed}")));
     }
-    let args = ["runs", "--no-html", "--by", "lr", "--baseline", "lr 0.2", "--band", "ci", "--figure", "train_loss", "--title", "Mine"];
+    let args = [
+        "runs",
+        "--no-html",
+        "--by",
+        "lr",
+        "--baseline",
+        "lr 0.2",
+        "--band",
+        "ci",
+        "--figure",
+        "train_loss",
+        "--title",
+        "Mine",
+    ];
     let text = report(folder.path(), &args).expect(0).stdout;
-    for part in ["Mine\n════\n", "compared with lr 0.2", "Training loss: best", "confidence interval of the mean", "lr 0.1"] {
+    for part in
+        ["Mine\n════\n", "compared with lr 0.2", "Training loss: best", "confidence interval of the mean", "lr 0.1"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
 }

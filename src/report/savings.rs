@@ -61,8 +61,11 @@ pub fn reaching<'a>(study: &Study<'a>, goal: &Goal) -> Vec<Reaching<'a>> {
 fn hold<'a>(arm: usize, base: usize, own: &Arm<'a>, other: &Arm<'a>, goal: &Goal) -> Reaching<'a> {
     let curve = |run: &'a RunRecord| Curve::of(run, &goal.figure, goal.better);
     let has = |run: &&'a RunRecord| run.status == Status::Done && !curve(run).is_empty();
-    let (own, other): (Vec<&RunRecord>, Vec<&RunRecord>) =
-        (own.counted().into_iter().filter(has).collect(), other.counted().into_iter().filter(has).collect());
+    // One that diverged was tried and got nowhere: leaving it out would flatter.
+    let own: Vec<&RunRecord> =
+        own.runs.iter().copied().filter(|run| has(run) || run.status == Status::Diverged).collect();
+    let other: Vec<&RunRecord> = other.runs.iter().copied().filter(has).collect();
+    let first_at = |run: &'a RunRecord, level: f64| if has(&run) { curve(run).first_at(level) } else { None };
     let mut made = Reaching {
         arm,
         base,
@@ -78,7 +81,7 @@ fn hold<'a>(arm: usize, base: usize, own: &Arm<'a>, other: &Arm<'a>, goal: &Goal
         made.paired = true;
         made.tried += 1;
         let Some((at_best, level)) = curve(partner).best() else { continue };
-        if let Some(line) = curve(run).first_at(level) {
+        if let Some(line) = first_at(run, level) {
             made.reached.push((line, at_best));
         }
     }
@@ -86,8 +89,8 @@ fn hold<'a>(arm: usize, base: usize, own: &Arm<'a>, other: &Arm<'a>, goal: &Goal
         let bests: Vec<f64> = other.iter().filter_map(|run| Measure::Best.of(run, goal)).collect();
         made.tried = own.len();
         if let Some(level) = Summary::of(&bests).map(|summary| summary.mean) {
-            made.own_lines = own.iter().filter_map(|run| curve(run).first_at(level)).collect();
-            made.base_lines = other.iter().filter_map(|run| curve(run).first_at(level)).collect();
+            made.own_lines = own.iter().filter_map(|run| first_at(run, level)).collect();
+            made.base_lines = other.iter().filter_map(|run| first_at(run, level)).collect();
         }
     }
     made
@@ -242,6 +245,10 @@ fn notes(table: &mut Table, study: &Study, all: &[Reaching]) {
             "Where no seeds pair, runs are held against the mean of the baseline's bests, and there is no interval.",
         );
     }
+    let diverged = |one: &&Reaching| study.arms[one.arm].count(Status::Diverged) > 0;
+    if all.iter().any(|one| diverged(&one)) {
+        table.note("A run that diverged has not reached it.");
+    }
     let partly = |one: &&Reaching| one.count() > 0 && one.count() < one.tried;
     for one in all.iter().filter(partly) {
         table.note(format!(
@@ -389,6 +396,13 @@ mod tests {
             assert_eq!((one.count(), one.tried, saving.test), (2, 3, None));
             assert!((saving.ratio - 0.5_f64.sqrt()).abs() < 1e-12 && saving.interval.is_some());
         });
+        // One that diverged counts as not reached, however low it was.
+        let (base, mut own) =
+            (runs(&[(0, 1.0, FALLING), (1, 1.0, FALLING)]), runs(&[(0, 1.0, &[1.0]), (1, 1.0, &[0.5])]));
+        own[1].status = Status::Diverged;
+        let study = study(vec![arm("bp", json!({}), &base, None), arm("dbp", json!({}), &own, Some(0))]);
+        let one = &reaching(&study, &loss())[0];
+        assert_eq!((one.count(), one.tried), (1, 2));
         // A run without a point was not tried.
         hold_against(&[(0, 1.0, FALLING), (1, 1.0, &[])], &[(0, 1.0, FALLING), (1, 1.0, FALLING)], |one, _| {
             assert_eq!((one.count(), one.tried), (1, 1));

@@ -91,7 +91,7 @@ fn dot_chart(chart: &DotChart, number: usize) -> String {
 fn embedded(picture: &Picture, number: usize, pictures: &mut Budget) -> String {
     let body = match pictures.embed(&picture.path) {
         Ok(image) => format!(
-            "<img alt=\"{}\" width=\"{}\" height=\"{}\" loading=\"lazy\" src=\"{}\"/>",
+            "<img alt=\"{}\" width=\"{}\" height=\"{}\" src=\"{}\"/>",
             escape(&picture.title),
             image.width,
             image.height,

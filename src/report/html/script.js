@@ -20,7 +20,7 @@
     const [low, high, log] = text.split(" ").map(Number);
     const value = (at) => (log ? low * Math.pow(high / low, at) : low + (high - low) * at);
     const decimals = (at) => {
-      const step = log ? value(at) * Math.log(high / low) / 2000 : (high - low) / 2000;
+      const step = log ? value(at) * Math.log(high / low) / 5000 : (high - low) / 5000;
       return Math.max(0, Math.min(12, Math.floor(-Math.log10(step))));
     };
     const text_at = (at) => {
@@ -73,7 +73,7 @@
       if (!hair.isConnected) chart.insertBefore(hair, inner);
       box.replaceChildren();
       const head = document.createElement("div");
-      head.textContent = chart.dataset.xname + " " + x.text(nearest.x);
+      head.textContent = chart.dataset.xname + " " + x.text(nearest.x).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
       box.append(head);
       for (const curve of curves) {
         const first = curve.places[0], last = curve.places[curve.places.length - 1];

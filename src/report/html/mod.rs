@@ -17,6 +17,9 @@ use embed::Budget;
 const MIN_CONTENTS: usize = 3;
 /// Longer values of headlines are words, and set smaller than figures.
 const MAX_FIGURE: usize = 14;
+/// Characters of a note that stands open, and of what is shown of one that does not.
+const MAX_NOTE: usize = 320;
+const SHOWN_NOTE: usize = 90;
 /// More arms than have a look of their own are no key.
 const MAX_KEY: usize = 8;
 
@@ -105,7 +108,7 @@ impl Writer {
     fn block(&mut self, block: &Block) {
         let written = match block {
             Block::Paragraph(text) => format!("<p>{}</p>\n", escape(text)),
-            Block::Note(text) => format!("<p class=\"small\">{}</p>\n", escape(text)),
+            Block::Note(text) => note(text),
             Block::Table(table) => {
                 self.tables += 1;
                 table::table(table, self.tables)
@@ -118,6 +121,22 @@ impl Writer {
         };
         self.body.push_str(&written);
     }
+}
+
+/// Small print; what is too long for a glance opens on request, and on paper.
+fn note(text: &str) -> String {
+    if text.chars().count() <= MAX_NOTE {
+        return format!("<p class=\"small\">{}</p>\n", escape(text));
+    }
+    // Cut behind a whole word, or anywhere in one that goes on and on.
+    let end = text.char_indices().nth(SHOWN_NOTE).map_or(text.len(), |(at, _)| at);
+    let end = text[..end].rfind(' ').unwrap_or(end);
+    let (shown, rest) = text.split_at(end);
+    format!(
+        "<details class=\"small\"><summary>{}<span class=\"more\"> …</span></summary><p>{}</p></details>\n",
+        escape(shown),
+        escape(rest.trim_start())
+    )
 }
 
 fn shell(command: &str) -> String {

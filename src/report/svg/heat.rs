@@ -74,7 +74,7 @@ impl Map<'_> {
 
         let margins = Margins { top: 26.0, right: 14.0, bottom: 84.0, left };
         let mut out = open("heat", height, &margins, &about, "");
-        let of = if prefix.is_empty() { String::new() } else { format!(", {prefix}…") };
+        let of = if prefix.is_empty() { String::new() } else { format!(" of {}", prefix.trim_end_matches('.')) };
         out.push_str(&format!(
             r#"<text class="words" x="-{}" y="-12">{}</text>"#,
             pixels(left),
@@ -252,7 +252,7 @@ impl Map<'_> {
         for (at, value, anchor) in
             [("0", self.scale.low, "start"), ("50%", middle, "middle"), ("100%", self.scale.high, "end")]
         {
-            let (y, text) = (pixels(top + 22.0), escape(&short(value)));
+            let (y, text) = (pixels(top + 22.0), escape(&alike(value, self.scale.decimals())));
             out.push_str(&format!(r#"<text class="tick" x="{at}" y="{y}" text-anchor="{anchor}">{text}</text>"#));
         }
         let log = if self.scale.log { ", logarithmic" } else { "" };

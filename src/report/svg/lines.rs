@@ -58,7 +58,12 @@ fn draw_view(chart: &LineChart, view: &View, y: &Scale) -> String {
     let about = format!("{}, {} against {}", chart.title, chart.y.caption(), view.x.caption());
 
     let margins = Margins { top: 26.0, right, bottom: 46.0, left };
-    let class = if labels.is_empty() { "plot" } else { "plot labeled" };
+    // Dashes tell curves apart; one curve by itself needs none.
+    let class = match (view.series.len(), labels.is_empty()) {
+        (..=1, _) => "plot solo",
+        (_, true) => "plot",
+        (_, false) => "plot labeled",
+    };
     let mut out = open(class, HEIGHT, &margins, &about, &data(&area, view, chart));
     out.push_str(&y_axis(&axis_text(&chart.y, &y_ticks), &y_ticks, y, left));
     out.push_str(&x_axis(&view.x, &x_ticks, |v| x.at(v), HEIGHT));

@@ -83,8 +83,8 @@ impl Sandbox {
         &self.script_folder
     }
 
-    /// The real path behind `path`, if the script may read it; what lies in the directory `run` it may.
-    pub fn readable(&self, path: &str, run: Option<&Path>) -> Result<PathBuf, Failure> {
+    /// The real path behind `path`, if the script may read it; what lies in the directories `runs`, its own, it may.
+    pub fn readable(&self, path: &str, runs: &[PathBuf]) -> Result<PathBuf, Failure> {
         if path.is_empty() {
             return Err(Failure::script("expected a path, got empty text"));
         }
@@ -102,8 +102,8 @@ impl Sandbox {
         if let Some(real) = found.clone().filter(allowed) {
             return Ok(real);
         }
-        // What the script itself has written, by its whole path or from the run directory.
-        if let Some(run) = run.and_then(|run| self.current.join(run).canonicalize().ok()) {
+        // What the script itself and its runs have written, by its whole path or from the run directory.
+        for run in runs.iter().filter_map(|run| self.current.join(run).canonicalize().ok()) {
             let own = [self.current.join(path), run.join(path)];
             let mut own = own.iter().filter_map(|place| place.canonicalize().ok());
             if let Some(real) = own.find(|real| real.starts_with(&run)) {
@@ -268,16 +268,16 @@ mod tests {
     fn a_script_reads_its_own_folder_and_nothing_beside_it() {
         let folders = folders();
         let sandbox = sandbox(&folders, None, Vec::new());
-        assert_eq!(sandbox.readable("datasets/photos", None).unwrap(), folders.script.join("datasets/photos"));
-        assert_eq!(sandbox.readable("./a.rhai", None).unwrap(), folders.script.join("a.rhai"));
+        assert_eq!(sandbox.readable("datasets/photos", &[]).unwrap(), folders.script.join("datasets/photos"));
+        assert_eq!(sandbox.readable("./a.rhai", &[]).unwrap(), folders.script.join("a.rhai"));
         let secret = folders.elsewhere.join("secret");
         for path in ["../elsewhere/secret", secret.to_str().unwrap(), "datasets/../../elsewhere/secret", "/etc/passwd"]
         {
-            let err = sandbox.readable(path, None).unwrap_err();
+            let err = sandbox.readable(path, &[]).unwrap_err();
             assert!(err.hint.unwrap().contains("--allow-read"), "{path}");
         }
-        assert!(sandbox.readable("missing", None).unwrap_err().message.contains("no such file or folder"));
-        assert!(sandbox.readable("", None).is_err());
+        assert!(sandbox.readable("missing", &[]).unwrap_err().message.contains("no such file or folder"));
+        assert!(sandbox.readable("", &[]).is_err());
     }
 
     #[test]
@@ -285,15 +285,15 @@ mod tests {
         let folders = folders();
         let photos = folders.elsewhere.join("photos");
         let by_flag = sandbox(&folders, None, vec![folders.elsewhere.clone()]);
-        assert!(by_flag.readable("../elsewhere/secret", None).is_ok());
+        assert!(by_flag.readable("../elsewhere/secret", &[]).is_ok());
         let text = photos.to_str().unwrap();
         for set in [text.to_owned(), format!("[\"{text}\"]"), format!("{{\"images\": \"{text}\"}}")] {
             let by_set = sandbox(&folders, Some(set), Vec::new());
-            assert_eq!(by_set.readable(text, None).unwrap(), photos);
-            assert!(by_set.readable("../elsewhere/secret", None).is_err(), "beside what was named");
+            assert_eq!(by_set.readable(text, &[]).unwrap(), photos);
+            assert!(by_set.readable("../elsewhere/secret", &[]).is_err(), "beside what was named");
         }
         assert!(
-            sandbox(&folders, Some(String::new()), Vec::new()).readable("../elsewhere/secret", None).is_err(),
+            sandbox(&folders, Some(String::new()), Vec::new()).readable("../elsewhere/secret", &[]).is_err(),
             "empty text"
         );
     }
@@ -303,6 +303,6 @@ mod tests {
     fn a_link_counts_as_what_it_points_to() {
         let folders = folders();
         std::os::unix::fs::symlink(folders.elsewhere.join("secret"), folders.script.join("link")).unwrap();
-        assert!(sandbox(&folders, None, Vec::new()).readable("link", None).is_err());
+        assert!(sandbox(&folders, None, Vec::new()).readable("link", &[]).is_err());
     }
 }

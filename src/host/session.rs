@@ -332,7 +332,8 @@ impl Session {
     /// # Errors
     /// If it does not exist, or lies where scripts may not read; the hint names the flag that would allow it.
     pub fn readable(&self, path: &str) -> Result<PathBuf, Failure> {
-        self.sandbox.readable(path, self.runs.current_directory().as_deref())
+        let runs: Vec<PathBuf> = self.runs.current_directory().into_iter().chain(self.runs.root()).collect();
+        self.sandbox.readable(path, &runs)
     }
 
     /// Where `path` is to be written, if the script may: in the directory of its last run, or below `--allow-write`.

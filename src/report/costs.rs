@@ -47,7 +47,7 @@ pub fn table(study: &Study, options: &Options) -> Option<Table> {
         Column::number("per step", if step < 1.0 { "ms" } else { "s" }, Format::Fixed(digits(per_step, step))),
     ];
     if compared {
-        columns.push(Column::number("per step, × baseline", "", Format::Fixed(2)));
+        columns.push(Column::number("× baseline", "", Format::Fixed(2)));
     }
     columns.extend([
         Column::number("energy", energy.name, Format::Fixed(digits(kwh, energy.size))),
@@ -71,7 +71,11 @@ pub fn table(study: &Study, options: &Options) -> Option<Table> {
             });
             cells.push(Cell::number(speed.value().zip(base).map(|(own, base)| own / base)));
         }
-        cells.extend([amounts(kwh, energy.size), amounts(kg, mass.size), Cell::text(source(&arm.counted()))]);
+        cells.extend([
+            amounts(kwh, energy.size),
+            amounts(kg, mass.size),
+            source(&arm.counted()).map_or(Cell::Absent, Cell::Text),
+        ]);
         table.push(Some(i), cells);
     }
     table.note(format!(
@@ -82,7 +86,7 @@ pub fn table(study: &Study, options: &Options) -> Option<Table> {
             String::new()
         }
     ));
-    if let Some(text) = total(&all) {
+    if let Some(text) = total(&all).filter(|_| all.len() > 1) {
         table.note(text);
     }
     let intensities: BTreeSet<String> = all.iter().filter_map(|run| intensity(run)).collect();
@@ -95,12 +99,16 @@ pub fn table(study: &Study, options: &Options) -> Option<Table> {
     Some(table)
 }
 
-fn source(runs: &[&RunRecord]) -> String {
+/// Where figures of energy come from; `None` without runs.
+fn source(runs: &[&RunRecord]) -> Option<String> {
+    if runs.is_empty() {
+        return None;
+    }
     let shares: Vec<f64> = runs.iter().filter_map(|run| run.inner("energy", "measured_share")?.as_f64()).collect();
     let (low, high) =
         shares.iter().fold((f64::MAX, f64::MIN), |(low, high), share| (low.min(*share), high.max(*share)));
     let percent = |share: f64| fixed(100.0 * share, 0);
-    if shares.is_empty() {
+    Some(if shares.is_empty() {
         "not metered".to_owned()
     } else if high == 0.0 {
         "estimated".to_owned()
@@ -110,7 +118,7 @@ fn source(runs: &[&RunRecord]) -> String {
         format!("{} % measured, else estimated", percent(low))
     } else {
         format!("{} to {} % measured, else estimated", percent(low), percent(high))
-    }
+    })
 }
 
 fn intensity(run: &RunRecord) -> Option<String> {

@@ -182,8 +182,8 @@ fn study<'a>(
     let goals = goals(&made, options);
     let mut study = Study { heading, text, axes, arms: made, goals, notes };
     match grid.and_then(|grid| grid.baseline.as_ref()) {
-        Some(partial) => study.compare_with(&partial.clone()),
-        None => study.compare_with_plain(),
+        Some(partial) => study.compare_with(partial),
+        None => study.compare_with_plain(grid.is_some()),
     }
     study
 }
@@ -325,14 +325,18 @@ impl Study<'_> {
         }
     }
 
-    /// Without a grid, the baseline is the only arm that decorrelates nothing.
-    fn compare_with_plain(&mut self) {
+    /// Where no baseline is named, it is the only arm that decorrelates nothing.
+    fn compare_with_plain(&mut self, of_grid: bool) {
         if self.arms.len() < 2 {
             return;
         }
         let plain: Vec<usize> = (0..self.arms.len()).filter(|i| !self.arms[*i].is_decorrelated()).collect();
         match plain.as_slice() {
             [one] => self.put_baseline(*one),
+            // Its script knew what it wanted.
+            _ if of_grid => {
+                self.notes.push("No comparison: this grid has no baseline; --baseline names one.".to_owned())
+            }
             [] => self
                 .notes
                 .push("No comparison: no arm is without decorrelated layers; --baseline names one.".to_owned()),
@@ -360,5 +364,52 @@ impl Study<'_> {
         for (i, arm) in self.arms.iter_mut().enumerate() {
             arm.baseline = (i > 0).then_some(0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::made::{arm, study};
+    use super::*;
+
+    /// Labels of arms with that of what each is compared with.
+    fn check(settings: &[Value], partial: Value, want: &[(&str, Option<&str>)], notes: usize) {
+        let arms =
+            settings.iter().map(|setting| arm(&setting.to_string().replace('"', ""), setting.clone(), &[], None));
+        let mut made = study(arms.collect());
+        made.compare_with(partial.as_object().unwrap());
+        let label = |base: usize| made.arms[base].label.as_str();
+        let got: Vec<_> = made.arms.iter().map(|arm| (arm.label.as_str(), arm.baseline.map(label))).collect();
+        assert_eq!(got, want);
+        assert_eq!(made.notes.len(), notes, "{:?}", made.notes);
+    }
+
+    #[test]
+    fn arms_are_compared_with_the_baseline_that_is_like_them() {
+        let bp = |lr: f64| json!({ "arm": "bp", "lr": lr });
+        let dbp = |lr: f64| json!({ "arm": "dbp", "lr": lr, "eta": 1 });
+        // One baseline serves all.
+        check(
+            &[dbp(0.5), bp(0.1)],
+            json!({ "arm": "bp" }),
+            &[("{arm:bp,lr:0.1}", None), ("{arm:dbp,lr:0.5,eta:1}", Some("{arm:bp,lr:0.1}"))],
+            0,
+        );
+        // Of two, that of the same rate; an arm with a rate of its own has none.
+        check(
+            &[bp(0.1), dbp(0.1), bp(0.2), dbp(0.2), dbp(0.3)],
+            json!({ "arm": "bp" }),
+            &[
+                ("{arm:bp,lr:0.1}", None),
+                ("{arm:bp,lr:0.2}", None),
+                ("{arm:dbp,lr:0.1,eta:1}", Some("{arm:bp,lr:0.1}")),
+                ("{arm:dbp,lr:0.2,eta:1}", Some("{arm:bp,lr:0.2}")),
+                ("{arm:dbp,lr:0.3,eta:1}", None),
+            ],
+            1,
+        );
+        check(&[dbp(0.1)], json!({ "arm": "bp" }), &[("{arm:dbp,lr:0.1,eta:1}", None)], 1);
     }
 }

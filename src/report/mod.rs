@@ -22,6 +22,8 @@ mod group;
 mod html;
 mod label;
 mod layers;
+#[cfg(test)]
+mod made;
 mod number;
 mod overview;
 mod pictures;
@@ -37,6 +39,7 @@ mod sweep;
 pub mod table;
 mod table_one;
 mod text;
+mod winner;
 
 /// What a report is to hold.
 #[derive(Clone, Debug, Default)]

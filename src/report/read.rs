@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+/// Sums of squares of anything larger overflow; a figure like that says no more than that it is off all bounds.
+const LARGEST: f64 = 1e150;
+
 /// How a run ended, or that it has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
@@ -82,7 +85,7 @@ pub struct RunRecord {
     pub layers: Vec<LayerLine>,
     /// In order of their names, which end in the step.
     pub pictures: Vec<PathBuf>,
-    /// What could not be read, and is left out of an otherwise whole run.
+    /// Files that could not be read, and are left out of an otherwise whole run.
     pub problems: Vec<String>,
 }
 
@@ -160,7 +163,7 @@ pub fn read_run(dir: &Path) -> Result<Option<RunRecord>, String> {
     let layers = dir.join("layers.jsonl");
     let layers = if layers.exists() { read_lines(&layers, status, layer_line) } else { Ok(Vec::new()) };
     let layers = layers.unwrap_or_else(|problem| {
-        problems.push(format!("{problem}; its layers are left out"));
+        problems.push(problem);
         Vec::new()
     });
     let text = |key: &str| record.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -195,7 +198,7 @@ pub fn read_object(path: &Path) -> Result<Map<String, Value>, String> {
     match serde_json::from_slice(&text) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(format!("{name}: expected an object")),
-        Err(err) => Err(format!("{name}: {err}")),
+        Err(err) => Err(format!("{name}: it is no JSON ({err})")),
     }
 }
 
@@ -217,23 +220,18 @@ fn read_lines<T>(
             Ok(Value::Object(map)) => parse(map),
             Ok(_) => Err("expected an object".to_owned()),
             Err(_) if torn && status == Status::Running => break,
-            Err(err) => Err(if torn { "the line is cut off".to_owned() } else { reason(&err) }),
+            Err(_) => Err(if torn { "it is cut off" } else { "it is no JSON" }.to_owned()),
         };
         rows.push(row.map_err(|why| format!("{name}, line {}: {why}", number + 1))?);
     }
     Ok(rows)
 }
 
-/// serde's words without its place: the line of the file is what counts.
-fn reason(err: &serde_json::Error) -> String {
-    let text = err.to_string();
-    text.split_once(" at line ").map_or(text.clone(), |(reason, _)| reason.to_owned())
-}
-
 fn metric_line(map: Map<String, Value>) -> Result<Line, String> {
     let step = step_of(&map)?;
     let numbers = map.iter().filter(|(key, _)| *key != "step");
-    let values = numbers.filter_map(|(key, value)| Some((key.clone(), value.as_f64()?))).collect();
+    let number = |value: &Value| value.as_f64().filter(|number| number.abs() < LARGEST);
+    let values = numbers.filter_map(|(key, value)| Some((key.clone(), number(value)?))).collect();
     Ok(Line { step, values })
 }
 

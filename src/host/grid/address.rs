@@ -15,11 +15,14 @@ use crate::host::runs;
 use crate::host::session::Session;
 use crate::train::experiment::ADDRESS;
 
-/// What all grids of a script have in common: by it a later process finds the directory of an earlier one. Arguments named in `over`
-/// only say which cells there are, so they do not count.
+/// How scripts call the argument that lists a grid's seeds.
+const SEEDS: &str = "seeds";
+
+/// What all grids of a script have in common: by it a later process finds the directory of an earlier one. Arguments named in `over`,
+/// and one called `seeds`, only say which cells there are, so they do not count.
 pub fn of_script(session: &Session, over: &[String]) -> String {
     let mut arguments = session.arguments();
-    arguments.retain(|name, _| !over.contains(name));
+    arguments.retain(|name, _| name != SEEDS && !over.contains(name));
     let sources = session.running_sources();
     // A resumed script is read from another place than where it was first, so its own key does not count.
     let mut texts: Vec<(&str, String)> =

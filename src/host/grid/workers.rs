@@ -11,8 +11,6 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use rhai::{EvalAltResult, NativeCallContext};
 use serde_json::Value;
 
@@ -153,20 +151,18 @@ fn start(session: &Session, cell: &mut Cell, threads: usize) -> Result<Child, Fa
         command.args(energy.region.iter().flat_map(|region| ["--region", region]));
     }
     command.stdin(Stdio::piped()).stdout(output).stderr(errors);
-    // Ctrl-C at a terminal goes to a whole group of processes: this one passes it on itself, once.
+    // Ctrl-C at a terminal goes to a whole group of processes: this one passes it on, by the end of the pipe.
     command.process_group(0);
     command.spawn().map_err(|err| failed(&program, err))
 }
 
 /// Asks all workers to save and end, and waits until they have.
 fn stop(workers: &mut Vec<Worker>) {
-    for worker in workers.iter() {
-        if let Ok(id) = i32::try_from(worker.process.id()) {
-            // One that has ended meanwhile cannot be asked.
-            let _ = kill(Pid::from_raw(id), Signal::SIGINT);
-        }
+    for worker in workers.iter_mut() {
+        drop(worker.process.stdin.take());
     }
     for mut worker in workers.drain(..) {
+        // One that is gone has ended.
         let _ = worker.process.wait();
     }
 }

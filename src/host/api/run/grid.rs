@@ -35,7 +35,8 @@ mod functions {
     /// - `name` (string, "grid"): where a script has several
     /// - `title` (string, the name), `text` (string): for the report
     /// - `baseline` (map): the entries of the setting that the report compares the others with
-    /// - `over` (array of string): names of arguments that only say which cells there are, so that a change of them leaves those that are done
+    /// - `over` (array of string): names of arguments that only say which cells there are, so that a change of them leaves those that are
+    ///   done; one called `seeds` is always among them
     ///
     /// ```rhai
     /// let settings = [#{ lr: 0.1 }, #{ lr: 0.2 }];

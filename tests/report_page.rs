@@ -26,7 +26,7 @@ use browser::Browser;
 fn page() -> (tempfile::TempDir, PathBuf, String) {
     let folder = tempfile::tempdir().unwrap();
     let picture = folder.path().join("reconstruction-000020.png");
-    image::RgbImage::from_fn(96, 32, |x, y| image::Rgb([x as u8, y as u8 * 4, 128])).save(&picture).unwrap();
+    image::RgbImage::from_fn(192, 64, |x, y| image::Rgb([x as u8, y as u8 * 4, 128])).save(&picture).unwrap();
     let html = made_up::report(&picture).html();
     let path = folder.path().join("report.html");
     fs::write(&path, &html).unwrap();
@@ -191,7 +191,7 @@ fn curves_switch_and_tell_values(browser: &Browser) {
         chart.dispatchEvent(new PointerEvent('pointerleave', at));
         return { lines, gone: document.querySelector('.readout') === null && document.querySelector('.hair') === null };";
     let told = browser.run(tell);
-    assert_eq!(told["lines"][0], "training time (h) 0.5000", "{told}");
+    assert_eq!(told["lines"][0], "training time (h) 0.5", "{told}");
     assert_eq!(told["lines"][1], "0.6220 bp", "{told}"); // 0.6 + 0.4 / 20 + 0.001 · (20 mod 3)
     assert_eq!((told["lines"].as_array().unwrap().len(), &told["gone"]), (4, &json!(true)), "{told}");
 }

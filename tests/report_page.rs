@@ -44,7 +44,7 @@ fn tags_are_closed_names_are_unique_and_links_lead_somewhere() {
     let unique: BTreeSet<&str> = ids.iter().copied().collect();
     assert_eq!(unique.len(), ids.len(), "{ids:?}");
     let links: Vec<&str> = elements.iter().filter_map(|element| element.get("href")?.strip_prefix('#')).collect();
-    assert_eq!(links.len(), 6);
+    assert_eq!(links.len(), 5);
     assert!(links.iter().all(|link| unique.contains(link)), "{links:?} in {ids:?}");
     let labels = elements.iter().filter_map(|element| element.get("for"));
     assert!(labels.into_iter().all(|label| unique.contains(label)));

@@ -142,7 +142,9 @@ impl Browser {
             let mut line = String::new();
             answer.read_line(&mut line).expect("chromedriver answers");
             match line.trim_end().split_once(':') {
-                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.trim().parse().unwrap(),
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                    length = value.trim().parse().unwrap()
+                }
                 None if line.trim_end().is_empty() => break,
                 _ => {}
             }

@@ -13,6 +13,7 @@ const INNER: f64 = 10_000.0;
 const MAX_LABEL: f64 = 130.0;
 const MAX_LABELED: usize = 6;
 const LINE_HEIGHT: f64 = 15.0;
+const MAX_SHIFT: f64 = 22.0;
 /// How wide an area usually is; words are placed for that, and shown at any width.
 const USUAL_WIDTH: f64 = 600.0;
 
@@ -316,6 +317,7 @@ fn direct_labels<'a>(view: &'a View, area: &Area) -> Vec<Label<'a>> {
         return Vec::new();
     }
     labels.sort_by(|a, b| a.y.total_cmp(&b.y));
+    let ends: Vec<f64> = labels.iter().map(|label| label.y).collect();
     for i in 1..labels.len() {
         labels[i].y = labels[i].y.max(labels[i - 1].y + LINE_HEIGHT);
     }
@@ -324,6 +326,10 @@ fn direct_labels<'a>(view: &'a View, area: &Area) -> Vec<Label<'a>> {
     for label in labels.iter_mut().rev() {
         label.y = label.y.min(limit);
         limit = label.y - LINE_HEIGHT;
+    }
+    // A name that stands by another curve's end misleads.
+    if labels.iter().zip(ends).any(|(label, end)| (label.y - end).abs() > MAX_SHIFT) {
+        return Vec::new();
     }
     labels
 }

@@ -125,6 +125,29 @@ fn the_order_of_what_is_named_does_not_matter() {
     assert_eq!(twice.csv(), once.csv());
 }
 
+#[test]
+fn a_grid_that_ran_again_with_other_arguments_is_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, again) = (comparison(folder.path()), folder.path().join("again"));
+    let rerun = |arguments: serde_json::Value| {
+        let bp = Made::cell("compare", json!({ "arm": "bp" }), 2, &[0.5]).with(json!({ "arguments": arguments }));
+        let index: serde_json::Value = serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap();
+        parent(&again, &[bp], index["grids"].clone())
+    };
+    // More seeds are the same experiment, of which a seed counts once.
+    rerun(json!({ "data": "photos", "steps": 200, "seeds": [2] }));
+    let report = read(&[dir.clone(), again.clone()]);
+    assert_eq!(report.sections[0].arms, ["bp", "dbp", "lean"]);
+    assert!(
+        report.text(None).contains("A run of bp was left out: the same setting and seed ran again, and counts once.")
+    );
+    // Other images are another one.
+    rerun(json!({ "data": "scans", "steps": 200, "seeds": [2] }));
+    let report = read(&[dir, again]);
+    assert_eq!(report.sections[0].arms, ["bp, photos", "bp, scans", "dbp, photos", "lean, photos"]);
+    assert!(report.text(None).contains("compared with bp, photos."));
+}
+
 /// Learning rate × decorrelation rate, two seeds: one cell diverged, one half so, the best at the grid's edge.
 fn search(dir: &Path) -> PathBuf {
     let mut runs = Vec::new();

@@ -53,7 +53,7 @@ fn it_fails_only_where_there_is_nothing_to_report() {
     assert!(ended.stdout.is_empty(), "{}", ended.stdout);
     for part in [
         "left out: nowhere: there is no such directory",
-        "left out: runs/bad: no run.json",
+        "left out: runs/bad: it holds no runs",
         "error: no run could be read",
     ] {
         assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);

@@ -164,8 +164,21 @@ fn execute_with(session: &Rc<Session>, engine: &Engine) -> Outcome {
     // What ended the script matters more than a record that could not be written.
     match (session.runs.finish(session, &outcome), &outcome) {
         (Err(err), Outcome::Done) => err.into(),
-        (Ok(()), Outcome::Done) => session.runs.cells_failed().map_or(outcome, Outcome::from),
+        (Ok(()), Outcome::Done) => {
+            write_page(session);
+            session.runs.cells_failed().map_or(outcome, Outcome::from)
+        }
         _ => outcome,
+    }
+}
+
+/// Puts a page beside the grids that the script has run.
+fn write_page(session: &Session) {
+    let Some(root) = session.runs.grids() else { return };
+    match report_command::write_page(&root) {
+        Ok(path) => say::say(&format!("report: {}", path.display())),
+        // The runs are there all the same, and `dbp-host report` can be asked once more.
+        Err(err) => say::say(&format!("the report could not be written: {err}")),
     }
 }
 

@@ -84,6 +84,17 @@ fn make(options: &ReportOptions) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Writes the page of an experiment into its directory. Returns where it lies.
+///
+/// # Errors
+/// The disk's.
+pub fn write_page(root: &Path) -> Result<PathBuf, Failure> {
+    let made = Report::read(&[root.to_owned()], &Contents::default()).map_err(Failure::machine)?;
+    let path = root.join(PAGE);
+    put(&path, &made.html())?;
+    Ok(path)
+}
+
 fn put(path: &Path, text: &str) -> Result<(), Failure> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder {

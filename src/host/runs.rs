@@ -1,6 +1,6 @@
 //! The runs that a script makes: where each goes, what `run.json` says of it, and how they end when the script does.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
@@ -46,6 +46,8 @@ pub struct Runs {
     /// Of a grid, while it is run.
     cell: RefCell<Option<cells::Current>>,
     failed_cells: RefCell<Vec<(String, Kind)>>,
+    /// How many grids have come to their end.
+    grids: Cell<usize>,
 }
 
 /// What this script has made a directory for.

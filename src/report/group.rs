@@ -12,7 +12,7 @@ use super::figure::Better;
 use super::find::{Found, Grid};
 use super::label::{differing, key_of, labels, short, telling};
 use super::read::{RunRecord, Status};
-use super::setting::setting_of;
+use super::setting::settings_of;
 
 /// A figure and which way is better.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,7 +143,7 @@ fn study<'a>(
     options: &Options,
 ) -> Study<'a> {
     let mut notes = Vec::new();
-    let settings: Vec<Map<String, Value>> = runs.iter().map(|run| setting_of(run, &runs)).collect();
+    let settings = settings_of(&runs);
     let by_full: Vec<String> = settings.iter().map(|setting| key_of(setting, &all_keys(setting))).collect();
     // Under --by, an arm holds runs of several settings.
     let chosen = |setting: &Map<String, Value>| -> Map<String, Value> {
@@ -162,8 +162,11 @@ fn study<'a>(
         }
     }
     if let Some(grid) = grid {
-        let place = |setting: &Map<String, Value>| grid.settings.iter().position(|known| known == setting);
-        arms.sort_by_key(|(setting, _)| place(setting).unwrap_or(usize::MAX));
+        let place = |run: &RunRecord| {
+            let cell = run.cell.as_ref()?;
+            grid.settings.iter().position(|known| *known == cell.setting)
+        };
+        arms.sort_by_key(|(_, members)| members.first().and_then(|(_, run)| place(run)).unwrap_or(usize::MAX));
     }
     let settings: Vec<Map<String, Value>> = arms.iter().map(|(setting, _)| setting.clone()).collect();
     let axes = differing(&settings);
@@ -199,7 +202,7 @@ fn lookup<'v>(setting: &'v Map<String, Value>, key: &str) -> Option<&'v Value> {
 
 fn check_keys(found: &Found, options: &Options) -> Result<(), String> {
     let runs: Vec<&RunRecord> = found.runs.iter().collect();
-    let settings: Vec<Map<String, Value>> = runs.iter().map(|run| setting_of(run, &runs)).collect();
+    let settings = settings_of(&runs);
     for key in &options.by {
         if !settings.iter().any(|setting| lookup(setting, key).is_some()) {
             let mut known: Vec<String> = differing(&settings);
@@ -245,7 +248,8 @@ fn once_per_seed<'a>(
 
 fn not_run(grid: &Grid, arms: &[Arm]) -> Option<String> {
     let planned = grid.settings.len() * grid.seeds.len();
-    let there = arms.iter().filter(|arm| grid.settings.contains(&arm.setting)).map(|arm| arm.runs.len()).sum::<usize>();
+    let planned_run = |run: &&&RunRecord| run.cell.as_ref().is_some_and(|cell| grid.settings.contains(&cell.setting));
+    let there = arms.iter().flat_map(|arm| &arm.runs).filter(planned_run).count();
     let missing = planned.saturating_sub(there);
     let have = if missing == 1 { "has" } else { "have" };
     (missing > 0).then(|| format!("{missing} of the {planned} runs of this grid {have} not started."))

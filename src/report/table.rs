@@ -232,7 +232,7 @@ impl Table {
 
 const GAP: usize = 2;
 /// Headings wrap at so many characters, or at their column's width.
-const HEADING: usize = 12;
+const HEADING: usize = 14;
 
 struct Printed {
     heading: Vec<String>,

@@ -100,7 +100,7 @@ pub fn table(study: &Study, goal: &Goal, options: &Options) -> Table {
             columns.push(Column::number("at step", "", Format::Fixed(0)));
         }
         if compared {
-            columns.push(Column::number(format!("{} vs baseline", measure.title()), "", Format::SignedPercent(1)));
+            columns.push(Column::number(format!("Δ {}", measure.title()), "", Format::SignedPercent(1)));
         }
     }
     let mut table = Table::new(&id("figures", study, goal), heading(goal, &measures), columns);
@@ -131,10 +131,13 @@ pub fn table(study: &Study, goal: &Goal, options: &Options) -> Table {
 }
 
 fn notes(table: &mut Table, study: &Study, goal: &Goal, measures: &[Measure], options: &Options) {
+    let compared = study.arms.iter().any(|arm| arm.baseline.is_some());
     let several = study.arms.iter().any(|arm| arm.counted().len() > 1);
     let better = if goal.better == Better::Higher { "Higher is better" } else { "Lower is better" };
     let spread = if several { format!("; ± is {}", spread_words(options.band)) } else { String::new() };
-    table.note(format!("{better}; n counts seeds{spread}."));
+    let (_, baseline) = against(study);
+    let change = if compared { format!("; Δ is the difference to {baseline}") } else { String::new() };
+    table.note(format!("{better}; n counts seeds{spread}{change}."));
     if let Some(time) = measures.iter().find(|measure| matches!(measure, Measure::EqualTime(_))) {
         table.note(format!(
             "“{}”: after equal training time, that at which the first run ended; between logged points along a straight line.",

@@ -1,5 +1,8 @@
 //! Run directories as training leaves them, made up for tests of reports.
 
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
+#![allow(dead_code)] // Every test program compiles this file and uses its own part of it.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -142,7 +142,7 @@ pub fn run(ctx: &NativeCallContext, mut plan: Plan, function: &FnPtr) -> ScriptR
         }
     }
     tally.end();
-    session.runs.note_failed_cells(tally.failed);
+    session.runs.end_grid(tally.failed);
     Ok(results(&cells))
 }
 

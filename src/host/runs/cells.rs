@@ -176,9 +176,15 @@ impl Runs {
         Ok(())
     }
 
-    /// Remembers cells that failed: the script's exit code says so.
-    pub fn note_failed_cells(&self, failed: Vec<(String, Kind)>) {
+    /// A grid has come to its end. Cells that failed are remembered: the script's exit code says so.
+    pub fn end_grid(&self, failed: Vec<(String, Kind)>) {
+        self.grids.set(self.grids.get() + 1);
         self.failed_cells.borrow_mut().extend(failed);
+    }
+
+    /// The directory of the grids that came to their end.
+    pub fn grids(&self) -> Option<PathBuf> {
+        if self.grids.get() > 0 { self.root() } else { None }
     }
 
     /// What is to be said of cells that failed, once the script has ended.

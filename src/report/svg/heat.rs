@@ -16,6 +16,7 @@ const MAX_MAP_HEIGHT: f64 = 640.0;
 const MAX_NAMED: usize = 8;
 /// The area is at least this wide, on a phone.
 const NARROW: f64 = 190.0;
+const NARROW_WORDS: f64 = 120.0;
 const FOOTNOTES: [&str; 6] = ["*", "†", "‡", "§", "¶", "‖"];
 
 struct Map<'a> {
@@ -262,7 +263,10 @@ impl Map<'_> {
         }
         let log = if self.scale.log { ", logarithmic" } else { "" };
         let words = format!("{}{log}", self.map.value.caption());
-        out.push_str(&format!(r#"<text class="words" x="0" y="{}">{}</text>"#, pixels(top - 6.0), escape(&words)));
+        // Long words end with the bar instead, and may begin below the names of rows.
+        let (x, anchor) = if text_width(&words) < NARROW_WORDS { ("0", "start") } else { ("100%", "end") };
+        let (y, words) = (pixels(top - 6.0), escape(&words));
+        out.push_str(&format!(r#"<text class="words" x="{x}" y="{y}" text-anchor="{anchor}">{words}</text>"#));
         out
     }
 }

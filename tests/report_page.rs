@@ -221,6 +221,7 @@ fn a_browser_shows_all_of_it() {
     assert!(title.as_str().unwrap().starts_with("Made up </title><script>"), "{title}");
 
     curves_switch_and_tell_values(&browser);
+    a_name_in_the_legend_brings_out_its_curve(&browser);
     paper_is_white(&browser);
     the_policy_holds(&browser);
 }
@@ -248,6 +249,19 @@ fn curves_switch_and_tell_values(browser: &Browser) {
     assert_eq!(told["lines"][0], "training time (h) 0.5", "{told}");
     assert_eq!(told["lines"][1], "0.6220 bp", "{told}"); // 0.6 + 0.4 / 20 + 0.001 · (20 mod 3)
     assert_eq!((told["lines"].as_array().unwrap().len(), &told["gone"]), (4, &json!(true)), "{told}");
+}
+
+fn a_name_in_the_legend_brings_out_its_curve(browser: &Browser) {
+    let point = "
+        const view = Array.from(document.querySelectorAll('.lines .view')).find((v) => v.getClientRects().length > 0);
+        const name = view.querySelector('.legend li:nth-child(2)');
+        const clear = () => Array.from(view.querySelectorAll('path.line:not(.dim)'), (p) => p.dataset.name)
+            .filter((n) => n !== undefined);
+        name.dispatchEvent(new PointerEvent('pointerenter'));
+        const one = clear();
+        name.dispatchEvent(new PointerEvent('pointerleave'));
+        return [one, clear().length];";
+    assert_eq!(browser.run(point), json!([["paper"], 3]));
 }
 
 fn paper_is_white(browser: &Browser) {

@@ -106,6 +106,6 @@ fn draw_level(level: &Level, scale: &Scale, height: f64) -> String {
     format!(
         r#"<line class="level {class}" x1="{x}" x2="{x}" y1="-4" y2="{}"/><text class="note {class}" x="{x}" y="-9" text-anchor="{anchor}">{}</text>"#,
         pixels(height),
-        escape(&format!("{} {}", level.label, short(level.value)))
+        escape(&format!("{}: {}", level.label, short(level.value)))
     )
 }

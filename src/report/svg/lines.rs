@@ -218,7 +218,7 @@ fn draw_level(level: &Level, view: &View, area: &Area) -> String {
     }
     let line = area.height(level.value);
     let class = level.arm.map_or_else(|| "plain".to_owned(), arm_class);
-    let words = format!("{} {}", level.label, alike(level.value, area.y.decimals()));
+    let words = format!("{}: {}", level.label, alike(level.value, area.y.decimals()));
     let place = free_place(line, text_width(&words), view, area);
     format!(
         r#"<line class="level {class}" x2="100%" y1="{0}" y2="{0}"/><text class="note {class}" x="{1}" dx="{2}" y="{3}" text-anchor="{4}">{5}</text>"#,

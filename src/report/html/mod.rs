@@ -167,6 +167,11 @@ fn key(arms: &[String]) -> String {
     format!("<ul class=\"legend key\">{arms}</ul>\n")
 }
 
+/// `n = 5` and `95 %` stay on one line.
+fn unbroken(text: &str) -> String {
+    [" = ", " < ", " %"].iter().fold(text.to_owned(), |text, part| text.replace(part, &part.replace(' ', "\u{a0}")))
+}
+
 fn headlines(headlines: &[Headline]) -> String {
     if headlines.is_empty() {
         return String::new();
@@ -178,7 +183,7 @@ fn headlines(headlines: &[Headline]) -> String {
             escape(&line.label),
             if line.value.chars().count() > MAX_FIGURE { " words" } else { "" },
             escape(&line.value),
-            escape(&line.detail)
+            escape(&unbroken(&line.detail))
         )
     };
     format!("<div class=\"headlines\">\n{}</div>\n", headlines.iter().map(one).collect::<String>())

@@ -333,3 +333,77 @@ fn direct_labels<'a>(view: &'a View, area: &Area) -> Vec<Label<'a>> {
     }
     labels
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::figure::Axis;
+
+    /// Curves from (0, 1) to (100, end).
+    fn chart(ends: &[f64]) -> LineChart {
+        let series = ends.iter().enumerate().map(|(arm, end)| Series {
+            name: format!("arm {arm}"),
+            arm,
+            points: [(0.0, 1.0), (100.0, *end)].map(|(x, y)| Point { x, y, band: Some((y - 0.05, y + 0.05)) }).to_vec(),
+            ..Series::default()
+        });
+        LineChart {
+            title: "t".into(),
+            caption: String::new(),
+            y: Axis::new("loss", ""),
+            views: vec![View { x: Axis::new("step", ""), series: series.collect() }],
+            levels: Vec::new(),
+        }
+    }
+
+    fn drawn(chart: &LineChart) -> String {
+        draw(chart).concat()
+    }
+
+    #[test]
+    fn paths_are_relative_and_skip_what_repeats() {
+        assert_eq!(path(&[(0, 5), (0, 5), (3, 1), (3, 2)]), "M0 5l3 -4l0 1");
+        assert_eq!(path(&[(7, 7)]), "M7 7h0");
+        assert_eq!(path(&[]), "");
+    }
+
+    #[test]
+    fn curves_end_where_their_values_are() {
+        let mut made = chart(&[0.5]);
+        made.views[0].series[0].points.iter_mut().for_each(|p| p.band = None);
+        // The range 0.5 to 1 has a twenty-fifth more at each end: 0.48 to 1.02.
+        assert!(drawn(&made).contains(r#"d="M0 370l10000 9260""#), "{}", drawn(&made));
+        made.y.log = true;
+        made.views[0].series[0].points[0].y = 0.0; // No place on a logarithmic axis.
+        assert!(drawn(&made).contains(r#"d="M10000 5000h0""#), "{}", drawn(&made));
+    }
+
+    #[test]
+    fn names_stand_by_their_curves_or_not_at_all() {
+        let places = |ends: &[f64]| -> Vec<f64> {
+            let drawing = drawn(&chart(ends));
+            let labels = drawing.split(r#"<text class="direct"#).skip(1);
+            labels
+                .map(|label| label.split("y=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap())
+                .collect()
+        };
+        assert_eq!(places(&[0.5, 0.8]).len(), 2);
+        let near = places(&[0.5, 0.501]);
+        assert!(near.len() == 2 && near[1] - near[0] >= LINE_HEIGHT - 0.1, "{near:?}");
+        assert_eq!(places(&[0.5, 0.501, 0.502, 0.503, 0.504]).len(), 0);
+        assert_eq!(places(&[0.5]).len(), 0);
+        let mut early = chart(&[0.5, 0.8]);
+        early.views[0].series[1].points[1].x = 40.0;
+        assert!(!drawn(&early).contains("direct"));
+    }
+
+    #[test]
+    fn words_about_a_level_stand_clear_of_curves() {
+        // A curve runs along the level's left half, just above it, then leaves it: the right end is free.
+        let mut made = chart(&[0.9]);
+        let places = [(0.0, 0.52), (50.0, 0.52), (60.0, 1.0), (100.0, 1.0)];
+        made.views[0].series[0].points = places.map(|(x, y)| Point { x, y, band: None }).to_vec();
+        made.levels = vec![Level { value: 0.5, label: "best".into(), arm: None }];
+        assert!(drawn(&made).contains(r#"<text class="note plain" x="100%" dx="-4""#), "{}", drawn(&made));
+    }
+}

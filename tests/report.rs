@@ -286,3 +286,86 @@ fn another_figure_and_another_band_can_be_asked_for() {
             && !text.contains("standard deviation over seeds")
     );
 }
+
+#[test]
+fn segmentation_is_judged_by_its_own_figure() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, gain) in [("scratch", 0.0), ("pre-trained", 0.125)] {
+        for seed in 0..2 {
+            let scores = [0.25, 0.375 + gain + 0.0625 * seed as f64];
+            let run = Made { figure: "miou", ..Made::new(&format!("{name}-{seed}"), seed, &scores) };
+            let dir = folder.path().join(format!("{name}-{seed}"));
+            let iou = json!({ "sky": 0.5 + gain, "pole": null, "road": 0.25 * (1 + seed) as f64 });
+            run.with(json!({ "scores": { "iou": iou } })).write(&dir);
+            fs::create_dir_all(dir.join("pictures")).unwrap();
+            for picture in ["segmentation-000050.png", "segmentation-000100.png", "notes.txt"] {
+                fs::write(dir.join("pictures").join(picture), "").unwrap();
+            }
+        }
+    }
+    let options = Options { baseline: Some("scratch".to_owned()), ..Options::default() };
+    let report = Report::read(&[folder.path().to_owned()], &options).unwrap();
+    let text = report.text(None);
+    for part in [
+        "Best mIoU: +30.8 %",
+        "Higher is better",
+        "To the highest mIoU of scratch",
+        "Intersection over union per class",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let row =
+        |class: &str| text.lines().find(|line| line.starts_with(class)).unwrap().split_whitespace().collect::<Vec<_>>();
+    assert_eq!(row("sky"), ["sky", "0.500", "±", "0.000", "0.625", "±", "0.000"]);
+    assert_eq!(row("road"), ["road", "0.375", "±", "0.177", "0.375", "±", "0.177"]);
+    assert_eq!(row("pole"), ["pole", "–", "–"]);
+    // The last picture of the first seed of each arm.
+    let figures = report.sections.iter().flat_map(figures);
+    let pictures =
+        figures.filter_map(|figure| if let Figure::Picture(picture) = figure { Some(picture) } else { None });
+    let captions: Vec<String> = pictures.map(|picture| format!("{}: {}", picture.title, picture.caption)).collect();
+    assert_eq!(captions, ["Segmentation: scratch, seed 0, step 100", "Segmentation: pre-trained, seed 0, step 100"]);
+}
+
+/// Every file of a study with one of its values replaced, or cut off: a report names what is wrong and goes on.
+#[test]
+fn no_broken_file_is_fatal() {
+    const WORDS: [&str; 10] = ["null", "1e308", "1e999", "-1", "[]", "{}", "\"x\"", "true", "1e-320", "\"\\u001b[2J\""];
+    let folder = tempfile::tempdir().unwrap();
+    let dir = comparison(folder.path());
+    let mut files: Vec<PathBuf> = vec![dir.join("index.json")];
+    for child in ["1-compare", "2-compare", "6-compare"] {
+        files.extend(["run.json", "metrics.jsonl", "layers.jsonl"].map(|name| dir.join(child).join(name)));
+    }
+    let mut state = 1_u64;
+    let mut draw = |below: usize| {
+        // The minimal standard generator of Park and Miller 1988.
+        state = state * 48_271 % 0x7fff_ffff;
+        state as usize % below
+    };
+    let (mut problems, mut whole) = (0, 0);
+    for case in 0..200 {
+        let file = &files[case % files.len()];
+        let text = fs::read_to_string(file).unwrap();
+        let colons: Vec<usize> = text.match_indices(':').map(|(at, _)| at).collect();
+        let broken = match draw(5) {
+            0 => text[..draw(text.len() + 1)].to_owned(),
+            _ if colons.is_empty() => "\0".to_owned(),
+            _ => {
+                let (before, after) = text.split_at(colons[draw(colons.len())] + 1);
+                let end = after.find([',', '}', '\n']).unwrap_or(after.len());
+                format!("{before}{}{}", WORDS[draw(WORDS.len())], &after[end..])
+            }
+        };
+        fs::write(file, &broken).unwrap();
+        let report = read(std::slice::from_ref(&dir));
+        let said = report.text(Some(80)) + &report.html();
+        for wrong in ["NaN", "inf %", "\u{1b}"] {
+            assert!(!said.contains(wrong), "case {case}, {}: {wrong}\n{broken}", file.display());
+        }
+        problems += usize::from(!report.problems.is_empty());
+        whole += usize::from(!report.is_empty());
+        fs::write(file, text).unwrap();
+    }
+    assert!(problems > 50 && whole > 150, "{problems} with problems, {whole} with something to report");
+}

@@ -18,11 +18,11 @@ fn seconds(run: &RunRecord) -> Option<f64> {
 }
 
 fn kwh(run: &RunRecord) -> Option<f64> {
-    run.inner("energy", "energy_kwh").and_then(Value::as_f64).or_else(|| run.lines.last()?.get("energy_kwh"))
+    run.inner_number("energy", "energy_kwh").or_else(|| run.lines.last()?.get("energy_kwh"))
 }
 
 fn kg(run: &RunRecord) -> Option<f64> {
-    run.inner("energy", "co2_kg").and_then(Value::as_f64).or_else(|| run.lines.last()?.get("co2_kg"))
+    run.inner_number("energy", "co2_kg").or_else(|| run.lines.last()?.get("co2_kg"))
 }
 
 /// Seconds of a step of training.
@@ -104,7 +104,11 @@ fn source(runs: &[&RunRecord]) -> Option<String> {
     if runs.is_empty() {
         return None;
     }
-    let shares: Vec<f64> = runs.iter().filter_map(|run| run.inner("energy", "measured_share")?.as_f64()).collect();
+    let shares: Vec<f64> = runs
+        .iter()
+        .filter_map(|run| run.inner_number("energy", "measured_share"))
+        .filter(|share| (0.0..=1.0).contains(share))
+        .collect();
     let (low, high) =
         shares.iter().fold((f64::MAX, f64::MIN), |(low, high), share| (low.min(*share), high.max(*share)));
     let percent = |share: f64| fixed(100.0 * share, 0);
@@ -122,7 +126,7 @@ fn source(runs: &[&RunRecord]) -> Option<String> {
 }
 
 fn intensity(run: &RunRecord) -> Option<String> {
-    let grams = run.inner("energy", "intensity_g_per_kwh")?.as_f64()?;
+    let grams = run.inner_number("energy", "intensity_g_per_kwh")?;
     let name = run.inner("energy", "intensity").and_then(Value::as_str).unwrap_or("unknown source");
     Some(format!("{} g CO₂e/kWh, {name}", fixed(grams, 0)))
 }

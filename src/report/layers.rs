@@ -3,13 +3,11 @@
 //! Values are means over an arm's seeds at steps that all of them logged. The loss is Σ C_ij² / d² off the diagonal, which shrinks with the
 //! inputs' variance too; the correlation is free of scale.
 
-use serde_json::Value;
-
 use super::Block;
 use super::figure::{Axis, Better, Cell, Figure, HeatMap, Stops};
 use super::group::{Arm, Study};
 use super::number::decimals;
-use super::read::RunRecord;
+use super::read::{RunRecord, bounded};
 use super::stats::Summary;
 use super::table::{Cell as Entry, Column, Format, Table};
 
@@ -64,7 +62,7 @@ fn layout(runs: &[&RunRecord]) -> (Vec<String>, Vec<u64>) {
 
 fn value(run: &RunRecord, step: u64, layer: &str, key: &str) -> Option<f64> {
     let line = run.layers.iter().find(|line| line.step == step)?;
-    line.layers.iter().find(|(name, _)| name == layer)?.1.get(key).and_then(Value::as_f64)
+    line.layers.iter().find(|(name, _)| name == layer)?.1.get(key).and_then(bounded)
 }
 
 /// The mean over the runs that have it.

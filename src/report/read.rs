@@ -100,7 +100,12 @@ impl RunRecord {
     }
 
     pub fn number(&self, key: &str) -> Option<f64> {
-        self.record.get(key).and_then(Value::as_f64)
+        self.record.get(key).and_then(bounded)
+    }
+
+    /// A number in an object of `run.json`.
+    pub fn inner_number(&self, object: &str, key: &str) -> Option<f64> {
+        self.inner(object, key).and_then(bounded)
     }
 
     /// An entry of an object in `run.json`, such as `energy`, `co2_kg`.
@@ -230,9 +235,14 @@ fn read_lines<T>(
 fn metric_line(map: Map<String, Value>) -> Result<Line, String> {
     let step = step_of(&map)?;
     let numbers = map.iter().filter(|(key, _)| *key != "step");
-    let number = |value: &Value| value.as_f64().filter(|number| number.abs() < LARGEST);
-    let values = numbers.filter_map(|(key, value)| Some((key.clone(), number(value)?))).collect();
+    let values = numbers.filter_map(|(key, value)| Some((key.clone(), bounded(value)?))).collect();
     Ok(Line { step, values })
+}
+
+/// A number that can be squared, summed and divided by.
+pub fn bounded(value: &Value) -> Option<f64> {
+    let number = value.as_f64().filter(|number| number.abs() < LARGEST)?;
+    Some(if number.abs() < 1.0 / LARGEST { 0.0 } else { number })
 }
 
 fn layer_line(map: Map<String, Value>) -> Result<LayerLine, String> {

@@ -139,6 +139,8 @@ impl Reaching<'_> {
     }
 }
 
+/// Ratios beyond this are not spelled out in headlines.
+const WIDEST: f64 = 11.0;
 /// Epochs say something of their own only where arms differ in what an epoch is.
 const AXES: [Against; 5] = [Against::Seconds, Against::Kwh, Against::Kg, Against::Step, Against::Epoch];
 
@@ -289,7 +291,14 @@ pub fn headlines(study: &Study, goal: &Goal) -> Vec<Headline> {
         };
         let mut detail = vec![who.clone()];
         if let Some((low, high)) = saving.interval {
-            detail.push(format!("95 % CI {} to {} %", signed(100.0 * (low - 1.0), 0), signed(100.0 * (high - 1.0), 0)));
+            let percent = |ratio: f64| signed(100.0 * (ratio - 1.0), 0);
+            // Two seeds that differ have an interval without end, for all that it says.
+            let end = if high < WIDEST {
+                format!("to {} %", percent(high))
+            } else {
+                format!("to beyond {} %", percent(WIDEST))
+            };
+            detail.push(format!("95 % CI {} {end}", percent(low)));
         }
         if one.count() < one.tried {
             detail.push(format!("of the {} in {} that reached it", one.count(), one.tried));

@@ -11,7 +11,7 @@ use super::group::{Arm, Goal, Study};
 use super::label::{brief_axis, labels};
 use super::number::{fixed, plain};
 use super::overview::plural;
-use super::read::Status;
+use super::read::{Status, bounded};
 use super::savings::in_sentence;
 use super::stats::Summary;
 use super::table_one::{CONFIDENCE, Measure, figure_decimals, name};
@@ -136,7 +136,7 @@ fn lost(arm: &Arm) -> Vec<String> {
 }
 
 fn number(study: &Study, arm: usize, axis: &str) -> Option<f64> {
-    study.arms[arm].setting.get(axis)?.as_f64()
+    study.arms[arm].setting.get(axis).and_then(bounded)
 }
 
 fn axis_of(study: &Study, axis: &str, values: &[f64]) -> Axis {

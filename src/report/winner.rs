@@ -39,11 +39,10 @@ pub fn headline(study: &Study, goal: &Goal) -> Option<Headline> {
     let own_difference = differences.iter().find(|one| one.arm == arm && one.measure == Measure::Best);
     let test = own_difference.and_then(|one| Some((one.compared.main()?, one.adjusted)));
     detail.extend(test.map(|(test, adjusted)| p_words(test.p, adjusted.filter(|_| among.len() > 1), test.kind)));
-    let value = if level == 0.0 {
-        signed(mean - level, digits)
-    } else {
-        format!("{} %", signed(100.0 * (mean - level) / level.abs(), 1))
-    };
+    let change = (mean - level) / level.abs();
+    // Near a level of 0 a percentage says nothing.
+    let value =
+        if change.abs() < 100.0 { format!("{} %", signed(100.0 * change, 1)) } else { signed(mean - level, digits) };
     Some(Headline { label, value, detail: detail.join(" · "), arm: Some(arm) })
 }
 

@@ -13,7 +13,9 @@ pub struct Made {
     pub name: String,
     pub seed: u64,
     pub status: &'static str,
-    /// `val_loss` at steps 50, 100, …
+    /// `val_loss` or `miou`.
+    pub figure: &'static str,
+    /// Its values at steps 50, 100, …
     pub losses: Vec<f64>,
     pub seconds_per_step: f64,
     /// Entries over the usual ones of `run.json`.
@@ -28,6 +30,7 @@ impl Made {
             name: name.to_owned(),
             seed,
             status: "done",
+            figure: "val_loss",
             losses: losses.to_vec(),
             seconds_per_step: 0.5,
             record: json!({}),
@@ -53,7 +56,9 @@ impl Made {
         fs::create_dir_all(dir).unwrap();
         let step = self.losses.len() * 50;
         let wall = step as f64 * self.seconds_per_step;
-        let best = self.losses.iter().copied().enumerate().reduce(|best, at| if at.1 < best.1 { at } else { best });
+        let better = |a: f64, b: f64| if self.figure == "miou" { a > b } else { a < b };
+        let losses = self.losses.iter().copied().enumerate();
+        let best = losses.reduce(|best, at| if better(at.1, best.1) { at } else { best });
         let mut record = json!({
             "name": self.name,
             "script": "/home/ada/work/scripts/study.rhai",
@@ -76,7 +81,7 @@ impl Made {
         });
         let map = record.as_object_mut().unwrap();
         if let Some((at, value)) = best {
-            map.insert("best".to_owned(), json!({ "val_loss": value, "step": (at + 1) * 50 }));
+            map.insert("best".to_owned(), json!({ self.figure: value, "step": (at + 1) * 50 }));
         }
         map.extend(self.record.as_object().unwrap().clone());
         map.retain(|_, value| !value.is_null());
@@ -97,7 +102,7 @@ impl Made {
             line.insert("wall_s".to_owned(), json!(seconds));
             line.insert("train_loss".to_owned(), json!(1.0 / at as f64));
             if at % 2 == 0 {
-                line.insert("val_loss".to_owned(), json!(self.losses[at / 2 - 1]));
+                line.insert(self.figure.to_owned(), json!(self.losses[at / 2 - 1]));
             }
             line.insert("energy_kwh".to_owned(), json!(seconds * 1e-5));
             line.insert("co2_kg".to_owned(), json!(seconds * 4.75e-6));

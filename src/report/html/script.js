@@ -32,6 +32,9 @@
     return { text: text_at };
   }
 
+  // The classes of an element's arm.
+  const arm = (e) => e.getAttribute("class").match(/\ba\d( r\d)?/)?.[0];
+
   // Places of a curve, from its path: absolute first, relative after.
   function places(path) {
     const numbers = path.getAttribute("d").match(/-?\d+/g).map(Number);
@@ -48,7 +51,7 @@
   function reader(chart) {
     const inner = chart.querySelector("svg[viewBox]");
     const curves = Array.from(inner.querySelectorAll("path.line"), (path) => ({
-      name: path.dataset.name, arm: path.getAttribute("class").split(" ")[1], places: places(path),
+      name: path.dataset.name, arm: arm(path), places: places(path),
     }));
     const x = axis(chart.dataset.x), y = axis(chart.dataset.y);
     const hair = document.createElementNS(SVG, "line");
@@ -110,6 +113,15 @@
     chart.addEventListener("pointermove", show);
     chart.addEventListener("pointerdown", show);
     chart.addEventListener("pointerleave", () => read?.hide());
+  }
+
+  // Pointing at a name in a legend brings out that curve.
+  for (const name of document.querySelectorAll(".lines .legend li, .lines .direct")) {
+    const own = arm(name.querySelector(".line") ?? name);
+    const drawn = name.closest(".view").querySelectorAll(".chart .line, .chart .band, .chart .run, .chart .mark, .chart .bar, .chart .sign");
+    const dim = (on) => drawn.forEach((e) => e.classList.toggle("dim", on && arm(e) !== own));
+    name.addEventListener("pointerenter", () => dim(true));
+    name.addEventListener("pointerleave", () => dim(false));
   }
 
   for (const command of document.querySelectorAll(".command")) {

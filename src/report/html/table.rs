@@ -62,7 +62,11 @@ fn heading(column: &Column) -> String {
         "" => String::new(),
         unit => format!("<span class=\"unit\">{}</span>", escape(unit)),
     };
-    format!("<th scope=\"col\"{}>{}{unit}</th>", class(column.format, ""), escape(&column.title))
+    format!(
+        "<th scope=\"col\"{}><span class=\"head\">{}</span>{unit}</th>",
+        class(column.format, ""),
+        escape(&column.title)
+    )
 }
 
 fn written(cell: &Printed, best: bool) -> String {

@@ -44,12 +44,14 @@ impl Status {
     }
 }
 
+/// Numbers by name. Names are shared between lines, of which there may be hundreds of thousands.
+pub type Numbers = Vec<(Rc<str>, f64)>;
+
 /// A line of `metrics.jsonl`: finite numbers by name, `step` aside.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     pub step: u64,
-    /// Names are shared between lines: there may be hundreds of thousands.
-    pub values: Vec<(Rc<str>, f64)>,
+    pub values: Numbers,
 }
 
 impl Line {
@@ -62,7 +64,7 @@ impl Line {
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerLine {
     pub step: u64,
-    pub layers: Vec<(Rc<str>, Vec<(Rc<str>, f64)>)>,
+    pub layers: Vec<(Rc<str>, Numbers)>,
 }
 
 /// Which cell of a grid a run fills.
@@ -250,7 +252,7 @@ fn shared(name: &str, names: &mut Names) -> Rc<str> {
 }
 
 /// The numbers of a map, `step` aside.
-fn numbers(map: &Map<String, Value>, names: &mut Names) -> Vec<(Rc<str>, f64)> {
+fn numbers(map: &Map<String, Value>, names: &mut Names) -> Numbers {
     let own = map.iter().filter(|(key, _)| *key != "step");
     own.filter_map(|(key, value)| Some((shared(key, names), bounded(value)?))).collect()
 }

@@ -9,7 +9,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -19,18 +20,55 @@ mod browser;
 mod made_up;
 #[path = "report_page/markup.rs"]
 mod markup;
+mod report_runs;
 
 use browser::Browser;
+use report_runs::{Made, parent};
 
 /// The made-up report as a page in a folder of its own.
 fn page() -> (tempfile::TempDir, PathBuf, String) {
     let folder = tempfile::tempdir().unwrap();
     let picture = folder.path().join("reconstruction-000020.png");
-    image::RgbImage::from_fn(96, 32, |x, y| image::Rgb([x as u8, y as u8 * 4, 128])).save(&picture).unwrap();
+    draw(&picture);
     let html = made_up::report(&picture).html();
     let path = folder.path().join("report.html");
     fs::write(&path, &html).unwrap();
     (folder, path, html)
+}
+
+fn draw(path: &Path) {
+    image::RgbImage::from_fn(192, 64, |x, y| image::Rgb([x as u8, y as u8 * 4, 128])).save(path).unwrap();
+}
+
+/// What the program writes of six runs, three seeds of each of two arms, beside one that is broken.
+fn page_of_runs(folder: &Path) -> PathBuf {
+    let layers =
+        vec![("encoder.patch_embed.proj", 0.02), ("encoder.blocks.0.attn.qkv", 0.004), ("encoder.norm", 0.003)];
+    let mut runs = Vec::new();
+    for seed in 0..3 {
+        let losses = |gain: f64| [0.9, 0.8, 0.72, 0.7].map(|loss| loss - gain + 0.01 * seed as f64 * loss);
+        runs.push(Made::cell("compare", json!({ "arm": "bp" }), seed, &losses(0.0)));
+        let decorrelated = Made::cell("compare", json!({ "arm": "dbp" }), seed, &losses(0.07 + 0.01 * seed as f64));
+        runs.push(Made { seconds_per_step: 0.55, layers: layers.clone(), ..decorrelated });
+    }
+    let grids = json!([{
+        "name": "compare", "title": "BP against DBP", "text": "Does decorrelation train sooner?",
+        "baseline": { "arm": "bp" }, "settings": [{ "arm": "bp" }, { "arm": "dbp" }], "seeds": [0, 1, 2],
+    }]);
+    let parent = parent(&folder.join("runs"), &runs, grids);
+    for run in fs::read_dir(&parent).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+        fs::create_dir(run.join("pictures")).unwrap();
+        draw(&run.join("pictures/reconstruction-000200.png"));
+    }
+    let broken = folder.join("broken");
+    fs::create_dir(&broken).unwrap();
+    fs::write(broken.join("run.json"), "{ \"name\": ").unwrap();
+    let page = folder.join("page.html");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dbp-host"));
+    command.arg("report").args([&parent, &broken]).arg("--out").arg(&page).stdin(Stdio::null());
+    let ended = command.output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    page
 }
 
 #[test]
@@ -44,7 +82,7 @@ fn tags_are_closed_names_are_unique_and_links_lead_somewhere() {
     let unique: BTreeSet<&str> = ids.iter().copied().collect();
     assert_eq!(unique.len(), ids.len(), "{ids:?}");
     let links: Vec<&str> = elements.iter().filter_map(|element| element.get("href")?.strip_prefix('#')).collect();
-    assert_eq!(links.len(), 6);
+    assert_eq!(links.len(), 5);
     assert!(links.iter().all(|link| unique.contains(link)), "{links:?} in {ids:?}");
     let labels = elements.iter().filter_map(|element| element.get("for"));
     assert!(labels.into_iter().all(|label| unique.contains(label)));
@@ -120,14 +158,31 @@ const MEASURE: &str = r#"
         empty: figures.filter((f) => { const b = f.getBoundingClientRect(); return b.width < 200 || b.height < 40; }).length,
         flat: drawings.filter((d) => { const b = d.getBoundingClientRect(); return b.width < 100 || b.height < 30; }).length,
         drawings: drawings.length,
+        drawable: figures.filter((f) => f.querySelector("svg.chart, img") !== null).length,
         unloaded: Array.from(document.images).filter((i) => !i.complete || i.naturalWidth === 0).length,
         ink: getComputedStyle(document.body).color,
         page: getComputedStyle(document.body).backgroundColor,
         line: getComputedStyle(document.querySelector("path.line.a1")).stroke,
         level: getComputedStyle(document.querySelector(".h15")).fill,
-        title: document.title,
     };
 "#;
+
+#[test]
+fn the_page_of_runs_has_every_kind_of_figure() {
+    let folder = tempfile::tempdir().unwrap();
+    let html = fs::read_to_string(page_of_runs(folder.path())).unwrap();
+    let elements = markup::read(&html).unwrap();
+    for class in ["lines", "heat-map", "dot-chart"] {
+        let found = elements.iter().filter(|element| element.name == "figure" && element.get("class") == Some(class));
+        assert!(found.count() > 0, "no figure of class {class}");
+    }
+    let with = |class: &str| {
+        elements.iter().filter(|e| e.get("class").is_some_and(|all| all.split(' ').any(|one| one == class))).count()
+    };
+    assert_eq!((with("picture"), with("problems"), with("command")), (2, 1, 1));
+    assert!(with("headline") >= 3, "time, energy, CO₂");
+    assert!(html.contains("broken") && html.contains("<b>Left out</b>"));
+}
 
 #[test]
 fn a_browser_shows_all_of_it() {
@@ -135,38 +190,38 @@ fn a_browser_shows_all_of_it() {
         eprintln!("skipped: no chromium and chromedriver in PATH (DBP_CHROMIUM is not set)");
         return;
     };
-    let (_folder, path, _) = page();
+    let (folder, made_up, _) = page();
+    let of_runs = page_of_runs(folder.path());
     let browser = Browser::start(&chromium);
-    let mut looks = Vec::new();
-    for (width, scheme) in [(1280, "light"), (1280, "dark"), (700, "light"), (375, "light"), (320, "dark")] {
-        browser.width(width);
-        browser.scheme(scheme);
-        browser.open(&path);
-        let seen = browser.run(MEASURE);
-        let at = format!("at {width} px, {scheme}: {seen}");
-        assert_eq!((&seen["scroll"], &seen["wide"]), (&json!(0), &json!([])), "something leaves the page {at}");
-        assert_eq!((&seen["empty"], &seen["flat"], &seen["unloaded"]), (&json!(0), &json!(0), &json!(0)), "{at}");
-        // One view of the curves, one of the two dot charts, two maps, one picture.
-        assert_eq!(seen["drawings"], 5, "{at}");
-        assert!(seen["title"].as_str().unwrap().starts_with("Made up </title>"), "{at}");
-        looks.push(["ink", "page", "line", "level"].map(|key| seen[key].clone()));
+    for page in [&of_runs, &made_up] {
+        let name = page.file_name().unwrap().to_str().unwrap();
+        let mut looks = Vec::new();
+        for (width, scheme) in [(1280, "light"), (1280, "dark"), (700, "light"), (375, "light"), (320, "dark")] {
+            browser.width(width);
+            browser.scheme(scheme);
+            browser.open(page);
+            let seen = browser.run(MEASURE);
+            let at = format!("{name} at {width} px, {scheme}: {seen}");
+            assert_eq!((&seen["scroll"], &seen["wide"]), (&json!(0), &json!([])), "something leaves {at}");
+            assert_eq!((&seen["empty"], &seen["flat"], &seen["unloaded"]), (&json!(0), &json!(0), &json!(0)), "{at}");
+            // Each figure has one drawing to be seen: one view of the curves, one of the two forms of a dot chart.
+            assert_eq!(seen["drawings"].as_u64(), seen["drawable"].as_u64(), "{at}");
+            assert!(seen["drawings"].as_u64() >= Some(5), "{at}");
+            looks.push(["ink", "page", "line", "level"].map(|key| seen[key].clone()));
+        }
+        let changed = looks[0].iter().zip(&looks[1]).all(|(light, dark)| light != dark);
+        assert!(changed, "dark mode changes every color of {name}: {looks:?}");
+        assert_eq!(browser.console(), Vec::<Value>::new());
+        let requests = browser.requests();
+        let own = |url: &&String| url.starts_with("file://") && url.ends_with(&format!("/{name}"));
+        assert_eq!(requests.iter().filter(own).count(), 5, "the log of requests works: {requests:?}");
+        assert_eq!(requests.iter().find(|url| !own(url) && !url.starts_with("data:")), None);
     }
-    assert!(
-        looks[0].iter().zip(&looks[1]).all(|(light, dark)| light != dark),
-        "dark mode changes every color: {looks:?}"
-    );
-
-    assert_eq!(browser.console(), Vec::<Value>::new());
-    let requests = browser.requests();
-    assert!(requests.iter().any(|url| url.ends_with("report.html")), "the log of requests works: {requests:?}");
-    let outside = |url: &&String| !url.starts_with("file://") && !url.starts_with("data:");
-    assert_eq!(requests.iter().find(outside), None);
-    assert!(
-        requests.iter().filter(|url| url.starts_with("file://")).all(|url| url.ends_with("/report.html")),
-        "{requests:?}"
-    );
+    let title = browser.run("return document.title;");
+    assert!(title.as_str().unwrap().starts_with("Made up </title><script>"), "{title}");
 
     curves_switch_and_tell_values(&browser);
+    a_name_in_the_legend_brings_out_its_curve(&browser);
     paper_is_white(&browser);
     the_policy_holds(&browser);
 }
@@ -191,9 +246,22 @@ fn curves_switch_and_tell_values(browser: &Browser) {
         chart.dispatchEvent(new PointerEvent('pointerleave', at));
         return { lines, gone: document.querySelector('.readout') === null && document.querySelector('.hair') === null };";
     let told = browser.run(tell);
-    assert_eq!(told["lines"][0], "training time (h) 0.5000", "{told}");
+    assert_eq!(told["lines"][0], "training time (h) 0.5", "{told}");
     assert_eq!(told["lines"][1], "0.6220 bp", "{told}"); // 0.6 + 0.4 / 20 + 0.001 · (20 mod 3)
     assert_eq!((told["lines"].as_array().unwrap().len(), &told["gone"]), (4, &json!(true)), "{told}");
+}
+
+fn a_name_in_the_legend_brings_out_its_curve(browser: &Browser) {
+    let point = "
+        const view = Array.from(document.querySelectorAll('.lines .view')).find((v) => v.getClientRects().length > 0);
+        const name = view.querySelector('.legend li:nth-child(2)');
+        const clear = () => Array.from(view.querySelectorAll('path.line:not(.dim)'), (p) => p.dataset.name)
+            .filter((n) => n !== undefined);
+        name.dispatchEvent(new PointerEvent('pointerenter'));
+        const one = clear();
+        name.dispatchEvent(new PointerEvent('pointerleave'));
+        return [one, clear().length];";
+    assert_eq!(browser.run(point), json!([["paper"], 3]));
 }
 
 fn paper_is_white(browser: &Browser) {

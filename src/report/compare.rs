@@ -23,21 +23,34 @@ pub fn plain(values: &[Value]) -> Vec<f64> {
 /// What the seeds allow to be said of a difference.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Compared {
-    /// Over the seeds that both have, from two on.
+    /// How many seeds both have.
+    pub pairs: usize,
+    /// Over these, from two on.
     pub paired: Option<Test>,
     pub welch: Option<Test>,
 }
 
 impl Compared {
-    /// The test whose p-value counts: the paired one where there is one.
+    /// The test whose p-value counts: the paired one where seeds pair.
     pub fn main(&self) -> Option<Test> {
-        self.paired.or(self.welch)
+        if self.pairs > 1 { self.paired } else { self.welch }
     }
 }
 
 pub fn compare(a: &[Value], b: &[Value]) -> Compared {
     let (first, second): (Vec<f64>, Vec<f64>) = pairs(a, b).into_iter().unzip();
-    Compared { paired: stats::paired(&first, &second), welch: stats::welch(&plain(a), &plain(b)) }
+    let welch = stats::welch(&plain(a), &plain(b));
+    Compared {
+        pairs: first.len(),
+        paired: stats::paired(&first, &second).filter(has_spread),
+        welch: welch.filter(has_spread),
+    }
+}
+
+/// Whether the difference varies by more than rounding does. Seeds that differ by exactly the same, as steps do where
+/// validations are rare, show how coarse the figure is, and no significance.
+pub fn has_spread(test: &Test) -> bool {
+    test.t.abs() < 1e9
 }
 
 /// Values of the same seed, in order of seeds; none where a seed stands for several values.
@@ -75,5 +88,14 @@ mod tests {
         let compared = compare(&a, &values(&[(0, 1.5), (8, 3.0)]));
         assert_eq!(compared.main().map(|test| (test.kind, test.n)), Some((stats::Kind::Welch, (3, 2))));
         assert_eq!(compare(&a, &values(&[(0, 1.5)])).main(), None);
+    }
+
+    #[test]
+    fn a_constant_shift_is_no_evidence() {
+        let a = values(&[(0, 0.7), (1, 0.71), (2, 0.73)]);
+        let shifted = values(&[(0, 0.65), (1, 0.66), (2, 0.68)]);
+        let compared = compare(&a, &shifted);
+        assert_eq!((compared.pairs, compared.main()), (3, None));
+        assert!(compared.welch.is_some());
     }
 }

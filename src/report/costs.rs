@@ -18,11 +18,11 @@ fn seconds(run: &RunRecord) -> Option<f64> {
 }
 
 fn kwh(run: &RunRecord) -> Option<f64> {
-    run.inner("energy", "energy_kwh").and_then(Value::as_f64).or_else(|| run.lines.last()?.get("energy_kwh"))
+    run.inner_number("energy", "energy_kwh").or_else(|| run.lines.last()?.get("energy_kwh"))
 }
 
 fn kg(run: &RunRecord) -> Option<f64> {
-    run.inner("energy", "co2_kg").and_then(Value::as_f64).or_else(|| run.lines.last()?.get("co2_kg"))
+    run.inner_number("energy", "co2_kg").or_else(|| run.lines.last()?.get("co2_kg"))
 }
 
 /// Seconds of a step of training.
@@ -47,7 +47,7 @@ pub fn table(study: &Study, options: &Options) -> Option<Table> {
         Column::number("per step", if step < 1.0 { "ms" } else { "s" }, Format::Fixed(digits(per_step, step))),
     ];
     if compared {
-        columns.push(Column::number("per step, × baseline", "", Format::Fixed(2)));
+        columns.push(Column::number("× baseline", "", Format::Fixed(2)));
     }
     columns.extend([
         Column::number("energy", energy.name, Format::Fixed(digits(kwh, energy.size))),
@@ -71,7 +71,11 @@ pub fn table(study: &Study, options: &Options) -> Option<Table> {
             });
             cells.push(Cell::number(speed.value().zip(base).map(|(own, base)| own / base)));
         }
-        cells.extend([amounts(kwh, energy.size), amounts(kg, mass.size), Cell::text(source(&arm.counted()))]);
+        cells.extend([
+            amounts(kwh, energy.size),
+            amounts(kg, mass.size),
+            source(&arm.counted()).map_or(Cell::Absent, Cell::Text),
+        ]);
         table.push(Some(i), cells);
     }
     table.note(format!(
@@ -82,7 +86,7 @@ pub fn table(study: &Study, options: &Options) -> Option<Table> {
             String::new()
         }
     ));
-    if let Some(text) = total(&all) {
+    if let Some(text) = total(&all).filter(|_| all.len() > 1) {
         table.note(text);
     }
     let intensities: BTreeSet<String> = all.iter().filter_map(|run| intensity(run)).collect();
@@ -95,12 +99,20 @@ pub fn table(study: &Study, options: &Options) -> Option<Table> {
     Some(table)
 }
 
-fn source(runs: &[&RunRecord]) -> String {
-    let shares: Vec<f64> = runs.iter().filter_map(|run| run.inner("energy", "measured_share")?.as_f64()).collect();
+/// Where figures of energy come from; `None` without runs.
+fn source(runs: &[&RunRecord]) -> Option<String> {
+    if runs.is_empty() {
+        return None;
+    }
+    let shares: Vec<f64> = runs
+        .iter()
+        .filter_map(|run| run.inner_number("energy", "measured_share"))
+        .filter(|share| (0.0..=1.0).contains(share))
+        .collect();
     let (low, high) =
         shares.iter().fold((f64::MAX, f64::MIN), |(low, high), share| (low.min(*share), high.max(*share)));
     let percent = |share: f64| fixed(100.0 * share, 0);
-    if shares.is_empty() {
+    Some(if shares.is_empty() {
         "not metered".to_owned()
     } else if high == 0.0 {
         "estimated".to_owned()
@@ -110,11 +122,11 @@ fn source(runs: &[&RunRecord]) -> String {
         format!("{} % measured, else estimated", percent(low))
     } else {
         format!("{} to {} % measured, else estimated", percent(low), percent(high))
-    }
+    })
 }
 
 fn intensity(run: &RunRecord) -> Option<String> {
-    let grams = run.inner("energy", "intensity_g_per_kwh")?.as_f64()?;
+    let grams = run.inner_number("energy", "intensity_g_per_kwh")?;
     let name = run.inner("energy", "intensity").and_then(Value::as_str).unwrap_or("unknown source");
     Some(format!("{} g CO₂e/kWh, {name}", fixed(grams, 0)))
 }

@@ -90,32 +90,12 @@ pub fn interpolate(points: &[(f64, f64)], x: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
-    use serde_json::Map;
-
-    use super::super::read::Status;
+    use super::super::made;
     use super::*;
 
     /// A point every 10 steps of 2 s each.
     fn run(values: &[f64]) -> RunRecord {
-        let line = |(i, value): (usize, &f64)| {
-            let step = 10 * (i as u64 + 1);
-            Line { step, values: vec![("wall_s".to_owned(), step as f64 * 2.0), ("val_loss".to_owned(), *value)] }
-        };
-        RunRecord {
-            dir: PathBuf::new(),
-            record: Map::new(),
-            name: String::new(),
-            status: Status::Done,
-            error: None,
-            seed: None,
-            cell: None,
-            lines: values.iter().enumerate().map(line).collect(),
-            layers: Vec::new(),
-            pictures: Vec::new(),
-            problems: Vec::new(),
-        }
+        made::run(None, 2.0, "val_loss", values)
     }
 
     fn check(values: &[f64], level: f64, best: Option<(u64, f64)>, reached: Option<u64>) {

@@ -7,22 +7,45 @@ use super::label::short;
 use super::setting::flatten;
 use super::table::{Cell, Column, Table};
 
+/// Stands for values that differ within an arm.
+const VARIES: &str = "varies";
 /// Values longer than this are cut: a list of fifty layers is no use in a table.
 const LONGEST: usize = 48;
 
-/// Keys that differ, a row each, a column for every arm; `None` where nothing does.
+/// A row for each key that differs and a column for every arm, or the other way round where there are more arms than keys;
+/// `None` where nothing differs.
 pub fn table(study: &Study) -> Option<Table> {
     let all: Vec<Map<String, Value>> = study.arms.iter().map(configuration).collect();
-    let keys = keys(&all);
-    let mut columns = vec![Column::text("setting")];
-    columns.extend(study.arms.iter().map(|arm| Column::text(&arm.label)));
-    let mut table = Table::new("settings", "What differs between the arms", columns);
-    for key in keys.iter().filter(|key| !shared(&all, key)) {
-        let mut cells = vec![Cell::text(key.as_str())];
-        cells.extend(all.iter().map(|one| one.get(*key).map_or(Cell::Absent, |value| Cell::text(cut(&short(value))))));
-        table.push(None, cells);
+    let keys: Vec<&String> = keys(&all).into_iter().filter(|key| !shared(&all, key)).collect();
+    let cell =
+        |one: &Map<String, Value>, key: &str| one.get(key).map_or(Cell::Absent, |value| Cell::text(cut(&short(value))));
+    let title = "What differs between the arms";
+    let mut table = if study.arms.len() > keys.len() {
+        let mut columns = vec![Column::text("arm")];
+        columns.extend(keys.iter().map(|key| Column::text(key.as_str())));
+        let mut table = Table::new("settings", title, columns);
+        for (i, (arm, one)) in study.arms.iter().zip(&all).enumerate() {
+            let start = std::iter::once(Cell::text(&arm.label));
+            table.push(Some(i), start.chain(keys.iter().map(|key| cell(one, key))).collect());
+        }
+        table
+    } else {
+        let mut columns = vec![Column::text("setting")];
+        columns.extend(study.arms.iter().map(|arm| Column::text(&arm.label)));
+        let mut table = Table::new("settings", title, columns);
+        for key in &keys {
+            let start = std::iter::once(Cell::text(key.as_str()));
+            table.push(None, start.chain(all.iter().map(|one| cell(one, key))).collect());
+        }
+        table
+    };
+    if keys.is_empty() {
+        return None;
     }
-    (!table.rows.is_empty()).then_some(table)
+    if all.iter().flat_map(Map::values).any(|value| value == VARIES) {
+        table.note(format!("“{VARIES}”: not the same in all runs of the arm."));
+    }
+    Some(table)
 }
 
 /// What all arms have in common, in one line; empty where there is nothing.
@@ -87,7 +110,7 @@ fn configuration(arm: &Arm) -> Map<String, Value> {
             // Seeds of one arm may differ in what they chose by themselves.
             Some(known) => {
                 let varies = |key: &String, value: &Value| {
-                    if one.get(key) == Some(value) { value.clone() } else { Value::from("varies") }
+                    if one.get(key) == Some(value) { value.clone() } else { Value::from(VARIES) }
                 };
                 known.iter().map(|(key, value)| (key.clone(), varies(key, value))).collect()
             }

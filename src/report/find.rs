@@ -41,7 +41,8 @@ pub fn find(paths: &[PathBuf]) -> Found {
         search.named(path);
     }
     let Search { mut runs, mut parents, mut problems, .. } = search;
-    runs.sort_by(|a, b| (a.started(), &a.dir).cmp(&(b.started(), &b.dir)));
+    // Paths may be given in several ways; their last parts are the same.
+    runs.sort_by(|a, b| (a.started(), a.dir.file_name(), &a.dir).cmp(&(b.started(), b.dir.file_name(), &b.dir)));
     parents.sort_by(|a, b| (&a.started, &a.dir).cmp(&(&b.started, &b.dir)));
     let mut grids: Vec<Grid> = Vec::new();
     for grid in parents.into_iter().flat_map(|parent| parent.grids) {
@@ -52,7 +53,7 @@ pub fn find(paths: &[PathBuf]) -> Found {
         }
     }
     for run in &runs {
-        problems.extend(run.problems.iter().map(|problem| format!("{}: {problem}", run.dir.display())));
+        problems.extend(run.problems.iter().map(|problem| format!("{}/{problem}", run.dir.display())));
     }
     problems.sort();
     problems.dedup();

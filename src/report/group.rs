@@ -12,7 +12,7 @@ use super::figure::Better;
 use super::find::{Found, Grid};
 use super::label::{differing, key_of, labels, short, telling};
 use super::read::{RunRecord, Status};
-use super::setting::setting_of;
+use super::setting::settings_of;
 
 /// A figure and which way is better.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,6 +135,9 @@ fn kind_of<'a>(run: &'a RunRecord, found: &'a Found) -> (String, Option<&'a str>
     (stem, goal)
 }
 
+/// Runs with their places in the study's list.
+type Members<'a> = Vec<(usize, &'a RunRecord)>;
+
 fn study<'a>(
     heading: String,
     text: String,
@@ -143,7 +146,7 @@ fn study<'a>(
     options: &Options,
 ) -> Study<'a> {
     let mut notes = Vec::new();
-    let settings: Vec<Map<String, Value>> = runs.iter().map(|run| setting_of(run, &runs)).collect();
+    let settings = settings_of(&runs);
     let by_full: Vec<String> = settings.iter().map(|setting| key_of(setting, &all_keys(setting))).collect();
     // Under --by, an arm holds runs of several settings.
     let chosen = |setting: &Map<String, Value>| -> Map<String, Value> {
@@ -153,7 +156,7 @@ fn study<'a>(
         let pick = |key: &String| Some((key.clone(), lookup(setting, key)?.clone()));
         options.by.iter().filter_map(pick).collect()
     };
-    let mut arms: Vec<(Map<String, Value>, Vec<(usize, &RunRecord)>)> = Vec::new();
+    let mut arms: Vec<(Map<String, Value>, Members)> = Vec::new();
     for (i, run) in runs.drain(..).enumerate() {
         let setting = chosen(&settings[i]);
         match arms.iter_mut().find(|(known, _)| *known == setting) {
@@ -162,8 +165,11 @@ fn study<'a>(
         }
     }
     if let Some(grid) = grid {
-        let place = |setting: &Map<String, Value>| grid.settings.iter().position(|known| known == setting);
-        arms.sort_by_key(|(setting, _)| place(setting).unwrap_or(usize::MAX));
+        let place = |run: &RunRecord| {
+            let cell = run.cell.as_ref()?;
+            grid.settings.iter().position(|known| *known == cell.setting)
+        };
+        arms.sort_by_key(|(_, members)| members.first().and_then(|(_, run)| place(run)).unwrap_or(usize::MAX));
     }
     let settings: Vec<Map<String, Value>> = arms.iter().map(|(setting, _)| setting.clone()).collect();
     let axes = differing(&settings);
@@ -182,8 +188,8 @@ fn study<'a>(
     let goals = goals(&made, options);
     let mut study = Study { heading, text, axes, arms: made, goals, notes };
     match grid.and_then(|grid| grid.baseline.as_ref()) {
-        Some(partial) => study.compare_with(&partial.clone()),
-        None => study.compare_with_plain(),
+        Some(partial) => study.compare_with(partial),
+        None => study.compare_with_plain(grid.is_some()),
     }
     study
 }
@@ -199,7 +205,7 @@ fn lookup<'v>(setting: &'v Map<String, Value>, key: &str) -> Option<&'v Value> {
 
 fn check_keys(found: &Found, options: &Options) -> Result<(), String> {
     let runs: Vec<&RunRecord> = found.runs.iter().collect();
-    let settings: Vec<Map<String, Value>> = runs.iter().map(|run| setting_of(run, &runs)).collect();
+    let settings = settings_of(&runs);
     for key in &options.by {
         if !settings.iter().any(|setting| lookup(setting, key).is_some()) {
             let mut known: Vec<String> = differing(&settings);
@@ -212,7 +218,7 @@ fn check_keys(found: &Found, options: &Options) -> Result<(), String> {
 
 /// The same setting with the same seed twice is one result, not two: the one that got furthest counts, of equals the newest.
 fn once_per_seed<'a>(
-    members: Vec<(usize, &'a RunRecord)>,
+    members: Members<'a>,
     full: &[String],
     label: &str,
     notes: &mut Vec<String>,
@@ -245,7 +251,8 @@ fn once_per_seed<'a>(
 
 fn not_run(grid: &Grid, arms: &[Arm]) -> Option<String> {
     let planned = grid.settings.len() * grid.seeds.len();
-    let there = arms.iter().filter(|arm| grid.settings.contains(&arm.setting)).map(|arm| arm.runs.len()).sum::<usize>();
+    let planned_run = |run: &&&RunRecord| run.cell.as_ref().is_some_and(|cell| grid.settings.contains(&cell.setting));
+    let there = arms.iter().flat_map(|arm| &arm.runs).filter(planned_run).count();
     let missing = planned.saturating_sub(there);
     let have = if missing == 1 { "has" } else { "have" };
     (missing > 0).then(|| format!("{missing} of the {planned} runs of this grid {have} not started."))
@@ -325,14 +332,18 @@ impl Study<'_> {
         }
     }
 
-    /// Without a grid, the baseline is the only arm that decorrelates nothing.
-    fn compare_with_plain(&mut self) {
+    /// Where no baseline is named, it is the only arm that decorrelates nothing.
+    fn compare_with_plain(&mut self, of_grid: bool) {
         if self.arms.len() < 2 {
             return;
         }
         let plain: Vec<usize> = (0..self.arms.len()).filter(|i| !self.arms[*i].is_decorrelated()).collect();
         match plain.as_slice() {
             [one] => self.put_baseline(*one),
+            // Its script knew what it wanted.
+            _ if of_grid => {
+                self.notes.push("No comparison: this grid has no baseline; --baseline names one.".to_owned())
+            }
             [] => self
                 .notes
                 .push("No comparison: no arm is without decorrelated layers; --baseline names one.".to_owned()),
@@ -360,5 +371,52 @@ impl Study<'_> {
         for (i, arm) in self.arms.iter_mut().enumerate() {
             arm.baseline = (i > 0).then_some(0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::made::{arm, study};
+    use super::*;
+
+    /// Labels of arms with that of what each is compared with.
+    fn check(settings: &[Value], partial: Value, want: &[(&str, Option<&str>)], notes: usize) {
+        let arms =
+            settings.iter().map(|setting| arm(&setting.to_string().replace('"', ""), setting.clone(), &[], None));
+        let mut made = study(arms.collect());
+        made.compare_with(partial.as_object().unwrap());
+        let label = |base: usize| made.arms[base].label.as_str();
+        let got: Vec<_> = made.arms.iter().map(|arm| (arm.label.as_str(), arm.baseline.map(label))).collect();
+        assert_eq!(got, want);
+        assert_eq!(made.notes.len(), notes, "{:?}", made.notes);
+    }
+
+    #[test]
+    fn arms_are_compared_with_the_baseline_that_is_like_them() {
+        let bp = |lr: f64| json!({ "arm": "bp", "lr": lr });
+        let dbp = |lr: f64| json!({ "arm": "dbp", "lr": lr, "eta": 1 });
+        // One baseline serves all.
+        check(
+            &[dbp(0.5), bp(0.1)],
+            json!({ "arm": "bp" }),
+            &[("{arm:bp,lr:0.1}", None), ("{arm:dbp,lr:0.5,eta:1}", Some("{arm:bp,lr:0.1}"))],
+            0,
+        );
+        // Of two, that of the same rate; an arm with a rate of its own has none.
+        check(
+            &[bp(0.1), dbp(0.1), bp(0.2), dbp(0.2), dbp(0.3)],
+            json!({ "arm": "bp" }),
+            &[
+                ("{arm:bp,lr:0.1}", None),
+                ("{arm:bp,lr:0.2}", None),
+                ("{arm:dbp,lr:0.1,eta:1}", Some("{arm:bp,lr:0.1}")),
+                ("{arm:dbp,lr:0.2,eta:1}", Some("{arm:bp,lr:0.2}")),
+                ("{arm:dbp,lr:0.3,eta:1}", None),
+            ],
+            1,
+        );
+        check(&[dbp(0.1)], json!({ "arm": "bp" }), &[("{arm:dbp,lr:0.1,eta:1}", None)], 1);
     }
 }

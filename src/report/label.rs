@@ -71,10 +71,10 @@ pub fn key_of(setting: &Map<String, Value>, axes: &[String]) -> String {
 
 /// A label for each setting, all different.
 pub fn labels(settings: &[Map<String, Value>], axes: &[String]) -> Vec<String> {
-    if let [_] = settings
+    if let [only] = settings
         && axes.is_empty()
     {
-        return vec!["all runs".to_owned()];
+        return vec![only.get("name").and_then(Value::as_str).unwrap_or("all runs").to_owned()];
     }
     let brief: Vec<String> = settings.iter().map(|setting| label(setting, axes, false)).collect();
     let unique = brief.iter().collect::<BTreeSet<_>>().len() == brief.len();
@@ -144,5 +144,6 @@ mod tests {
             &["1, 2", "2, 2", "2, 1", "1, 1"],
         );
         check(json!([{"x": "a"}]), &["all runs"]);
+        check(json!([{"name": "probe", "x": "a"}]), &["probe"]);
     }
 }

@@ -3,8 +3,6 @@
 //! Values are means over an arm's seeds at steps that all of them logged. The loss is Σ C_ij² / d² off the diagonal, which shrinks with the
 //! inputs' variance too; the correlation is free of scale.
 
-use serde_json::Value;
-
 use super::Block;
 use super::figure::{Axis, Better, Cell, Figure, HeatMap, Stops};
 use super::group::{Arm, Study};
@@ -53,8 +51,8 @@ fn runs<'a>(arm: &Arm<'a>) -> Vec<&'a RunRecord> {
 fn layout(runs: &[&RunRecord]) -> (Vec<String>, Vec<u64>) {
     let mut names: Vec<String> = Vec::new();
     for (name, _) in runs.iter().flat_map(|run| &run.layers).flat_map(|line| &line.layers) {
-        if !names.contains(name) {
-            names.push(name.clone());
+        if !names.iter().any(|known| **known == **name) {
+            names.push(name.to_string());
         }
     }
     let has = |run: &RunRecord, step: u64| run.layers.iter().any(|line| line.step == step);
@@ -64,7 +62,8 @@ fn layout(runs: &[&RunRecord]) -> (Vec<String>, Vec<u64>) {
 
 fn value(run: &RunRecord, step: u64, layer: &str, key: &str) -> Option<f64> {
     let line = run.layers.iter().find(|line| line.step == step)?;
-    line.layers.iter().find(|(name, _)| name == layer)?.1.get(key).and_then(Value::as_f64)
+    let (_, figures) = line.layers.iter().find(|(name, _)| **name == *layer)?;
+    figures.iter().find(|(name, _)| **name == *key).map(|(_, value)| *value)
 }
 
 /// The mean over the runs that have it.

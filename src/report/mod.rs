@@ -22,6 +22,8 @@ mod group;
 mod html;
 mod label;
 mod layers;
+#[cfg(test)]
+mod made;
 mod number;
 mod overview;
 mod pictures;
@@ -37,6 +39,7 @@ mod sweep;
 pub mod table;
 mod table_one;
 mod text;
+mod winner;
 
 /// What a report is to hold.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +88,8 @@ pub struct Section {
     pub sections: Vec<Section>,
 }
 
+// A report has dozens of blocks, so their size matters less than an indirection would.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Block {
     Paragraph(String),

@@ -9,14 +9,17 @@ use super::table::{Cell, Column, Format, Table};
 
 const STATUSES: [Status; 5] = [Status::Done, Status::Running, Status::Interrupted, Status::Diverged, Status::Failed];
 
+/// The study's heading, or of several the names of their scripts.
 pub fn title(studies: &[Study]) -> String {
-    match studies {
-        [] => "No runs".to_owned(),
-        [one] => one.heading.clone(),
-        several => {
-            let headings: Vec<&str> = several.iter().map(|study| study.heading.as_str()).collect();
-            headings.join(" · ")
-        }
+    if let [one] = studies {
+        return one.heading.clone();
+    }
+    let runs = studies.iter().flat_map(|study| &study.arms).flat_map(|arm| &arm.runs);
+    let stems: BTreeSet<String> = runs.map(|run| run.script_stem()).collect();
+    match stems.len() {
+        0 => "No runs".to_owned(),
+        1..=3 => stems.into_iter().collect::<Vec<_>>().join(", "),
+        _ => format!("{} studies", studies.len()),
     }
 }
 

@@ -4,11 +4,16 @@
 //! that is still going may have its last line half written: it is dropped. Everything else that cannot be read is an error,
 //! in words for the person who asked for the report.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde_json::{Map, Value};
+
+/// Sums of squares of anything larger overflow; a figure like that says no more than that it is off all bounds.
+const LARGEST: f64 = 1e150;
 
 /// How a run ended, or that it has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,16 +44,19 @@ impl Status {
     }
 }
 
+/// Numbers by name. Names are shared between lines, of which there may be hundreds of thousands.
+pub type Numbers = Vec<(Rc<str>, f64)>;
+
 /// A line of `metrics.jsonl`: finite numbers by name, `step` aside.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     pub step: u64,
-    pub values: Vec<(String, f64)>,
+    pub values: Numbers,
 }
 
 impl Line {
     pub fn get(&self, name: &str) -> Option<f64> {
-        self.values.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
+        self.values.iter().find(|(key, _)| **key == *name).map(|(_, value)| *value)
     }
 }
 
@@ -56,7 +64,7 @@ impl Line {
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerLine {
     pub step: u64,
-    pub layers: Vec<(String, Map<String, Value>)>,
+    pub layers: Vec<(Rc<str>, Numbers)>,
 }
 
 /// Which cell of a grid a run fills.
@@ -82,7 +90,7 @@ pub struct RunRecord {
     pub layers: Vec<LayerLine>,
     /// In order of their names, which end in the step.
     pub pictures: Vec<PathBuf>,
-    /// What could not be read, and is left out of an otherwise whole run.
+    /// Files that could not be read, and are left out of an otherwise whole run.
     pub problems: Vec<String>,
 }
 
@@ -97,7 +105,12 @@ impl RunRecord {
     }
 
     pub fn number(&self, key: &str) -> Option<f64> {
-        self.record.get(key).and_then(Value::as_f64)
+        self.record.get(key).and_then(bounded)
+    }
+
+    /// A number in an object of `run.json`.
+    pub fn inner_number(&self, object: &str, key: &str) -> Option<f64> {
+        self.inner(object, key).and_then(bounded)
     }
 
     /// An entry of an object in `run.json`, such as `energy`, `co2_kg`.
@@ -146,9 +159,10 @@ pub fn read_run(dir: &Path) -> Result<Option<RunRecord>, String> {
         return Ok(None);
     }
     let metrics = dir.join("metrics.jsonl");
+    let mut names = HashSet::new();
     // One that failed early may not have come to its first line.
     let lines = if status == Status::Done || metrics.exists() {
-        read_lines(&metrics, status, metric_line)?
+        read_lines(&metrics, status, |map| metric_line(map, &mut names))?
     } else {
         Vec::new()
     };
@@ -158,9 +172,10 @@ pub fn read_run(dir: &Path) -> Result<Option<RunRecord>, String> {
     }
     let mut problems = Vec::new();
     let layers = dir.join("layers.jsonl");
-    let layers = if layers.exists() { read_lines(&layers, status, layer_line) } else { Ok(Vec::new()) };
+    let layers =
+        if layers.exists() { read_lines(&layers, status, |map| layer_line(map, &mut names)) } else { Ok(Vec::new()) };
     let layers = layers.unwrap_or_else(|problem| {
-        problems.push(format!("{problem}; its layers are left out"));
+        problems.push(problem);
         Vec::new()
     });
     let text = |key: &str| record.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -195,14 +210,14 @@ pub fn read_object(path: &Path) -> Result<Map<String, Value>, String> {
     match serde_json::from_slice(&text) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(format!("{name}: expected an object")),
-        Err(err) => Err(format!("{name}: {err}")),
+        Err(err) => Err(format!("{name}: it is no JSON ({err})")),
     }
 }
 
 fn read_lines<T>(
     path: &Path,
     status: Status,
-    parse: fn(Map<String, Value>) -> Result<T, String>,
+    mut parse: impl FnMut(&Map<String, Value>) -> Result<T, String>,
 ) -> Result<Vec<T>, String> {
     let name = file_name(path);
     let bytes = fs::read(path).map_err(|err| match err.kind() {
@@ -214,33 +229,48 @@ fn read_lines<T>(
     while let Some((number, line)) = lines.next() {
         let torn = lines.peek().is_none() && !line.ends_with(b"\n");
         let row = match serde_json::from_slice(line) {
-            Ok(Value::Object(map)) => parse(map),
+            Ok(Value::Object(map)) => parse(&map),
             Ok(_) => Err("expected an object".to_owned()),
             Err(_) if torn && status == Status::Running => break,
-            Err(err) => Err(if torn { "the line is cut off".to_owned() } else { reason(&err) }),
+            Err(_) => Err(if torn { "it is cut off" } else { "it is no JSON" }.to_owned()),
         };
         rows.push(row.map_err(|why| format!("{name}, line {}: {why}", number + 1))?);
     }
     Ok(rows)
 }
 
-/// serde's words without its place: the line of the file is what counts.
-fn reason(err: &serde_json::Error) -> String {
-    let text = err.to_string();
-    text.split_once(" at line ").map_or(text.clone(), |(reason, _)| reason.to_owned())
+/// Names that were seen, each held once.
+type Names = HashSet<Rc<str>>;
+
+fn shared(name: &str, names: &mut Names) -> Rc<str> {
+    if let Some(known) = names.get(name) {
+        return Rc::clone(known);
+    }
+    let name: Rc<str> = name.into();
+    names.insert(Rc::clone(&name));
+    name
 }
 
-fn metric_line(map: Map<String, Value>) -> Result<Line, String> {
-    let step = step_of(&map)?;
-    let numbers = map.iter().filter(|(key, _)| *key != "step");
-    let values = numbers.filter_map(|(key, value)| Some((key.clone(), value.as_f64()?))).collect();
-    Ok(Line { step, values })
+/// The numbers of a map, `step` aside.
+fn numbers(map: &Map<String, Value>, names: &mut Names) -> Numbers {
+    let own = map.iter().filter(|(key, _)| *key != "step");
+    own.filter_map(|(key, value)| Some((shared(key, names), bounded(value)?))).collect()
 }
 
-fn layer_line(map: Map<String, Value>) -> Result<LayerLine, String> {
-    let step = step_of(&map)?;
+fn metric_line(map: &Map<String, Value>, names: &mut Names) -> Result<Line, String> {
+    Ok(Line { step: step_of(map)?, values: numbers(map, names) })
+}
+
+/// A number that can be squared, summed and divided by.
+pub fn bounded(value: &Value) -> Option<f64> {
+    let number = value.as_f64().filter(|number| number.abs() < LARGEST)?;
+    Some(if number.abs() < 1.0 / LARGEST { 0.0 } else { number })
+}
+
+fn layer_line(map: &Map<String, Value>, names: &mut Names) -> Result<LayerLine, String> {
+    let step = step_of(map)?;
     let Some(Value::Object(layers)) = map.get("layers") else { return Err("it has no layers".to_owned()) };
-    let figures = |(name, value): (&String, &Value)| Some((name.clone(), value.as_object()?.clone()));
+    let figures = |(name, value): (&String, &Value)| Some((shared(name, names), numbers(value.as_object()?, names)));
     Ok(LayerLine { step, layers: layers.iter().filter_map(figures).collect() })
 }
 

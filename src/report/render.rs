@@ -13,7 +13,9 @@ impl Report {
             out.extend(indented(&format!("left out: {problem}"), width.min(PROSE), "  "));
         }
         for section in &self.sections {
-            add(section, 1, width, &mut out);
+            // A report of one section has its heading for a title.
+            let named = self.sections.len() > 1 || section.heading != self.title;
+            add(section, if named { 1 } else { 0 }, width, &mut out);
         }
         let mut text: String = out.join("\n");
         text.push('\n');
@@ -26,8 +28,10 @@ fn add(section: &Section, depth: usize, width: usize, out: &mut Vec<String>) {
     if !has_text(section) {
         return;
     }
-    let rule = if depth == 1 { "━" } else { "─" };
-    out.extend([String::new(), section.heading.clone(), rule.repeat(width_of(&section.heading).min(width))]);
+    if depth > 0 {
+        let rule = if depth == 1 { "━" } else { "─" };
+        out.extend([String::new(), section.heading.clone(), rule.repeat(width_of(&section.heading).min(width))]);
+    }
     for headline in &section.headlines {
         out.push(String::new());
         out.extend(wrap(&format!("{}: {}", headline.label, headline.value), width.min(PROSE)));
@@ -45,7 +49,7 @@ fn add(section: &Section, depth: usize, width: usize, out: &mut Vec<String>) {
         out.extend(lines);
     }
     for inner in &section.sections {
-        add(inner, depth + 1, width, out);
+        add(inner, depth.max(1) + 1, width, out);
     }
 }
 

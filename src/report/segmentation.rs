@@ -6,7 +6,7 @@ use super::Options;
 use super::figure::Better;
 use super::group::{Arm, Study};
 use super::number::decimals;
-use super::read::RunRecord;
+use super::read::{RunRecord, bounded};
 use super::table::{Cell, Column, Format, Table};
 use super::table_one::{cell, spread_words};
 
@@ -30,7 +30,8 @@ pub fn table(study: &Study, options: &Options) -> Option<Table> {
     for class in &classes {
         let mut cells = vec![Cell::text(class)];
         for arm in &arms {
-            let values: Vec<f64> = arm.counted().into_iter().filter_map(|run| iou(run)?.get(class)?.as_f64()).collect();
+            let values: Vec<f64> =
+                arm.counted().into_iter().filter_map(|run| iou(run)?.get(class).and_then(bounded)).collect();
             cells.push(cell(&values, options.band));
         }
         table.push(None, cells);

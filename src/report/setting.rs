@@ -1,28 +1,67 @@
 //! What a run was set to, as one flat map without seeds: the axes along which runs may differ.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
 use super::read::RunRecord;
 
-/// The setting of a run's grid cell; or else its name, arguments, recipe (`recipe.lr`) and decorrelated layers. `all` are the runs
-/// that it is compared with: which layers a run chose by itself is no setting.
-pub fn setting_of(run: &RunRecord, all: &[&RunRecord]) -> Map<String, Value> {
-    if let Some(cell) = &run.cell {
-        return cell.setting.clone();
+/// The setting of each run: that of its grid cell; or else its name, arguments, recipe (`recipe.lr`) and decorrelated layers.
+pub fn settings_of(runs: &[&RunRecord]) -> Vec<Map<String, Value>> {
+    let all: Vec<Map<String, Value>> = runs.iter().map(|run| declared(run)).collect();
+    let apart = between_parents(runs, &all);
+    let mut settings = Vec::new();
+    for (run, own) in runs.iter().zip(&all) {
+        let setting = match &run.cell {
+            Some(cell) => {
+                let mut setting = cell.setting.clone();
+                for key in apart.iter().filter(|key| !cell.setting.contains_key(*key)) {
+                    setting.extend(own.get(key).map(|value| (key.clone(), value.clone())));
+                }
+                setting
+            }
+            None => {
+                let mut setting = own.clone();
+                let others = runs.iter().zip(&all);
+                let twins = others.filter(|(other, declared)| other.seed == run.seed && *declared == own);
+                setting.extend(decorrelated(run, twins.map(|(other, _)| *other)));
+                setting
+            }
+        };
+        settings.push(setting);
     }
-    let mut setting = declared(run);
-    let layers = |run: &RunRecord| run.record.get("decorrelated").cloned().unwrap_or_default();
-    // With everything else the same, even the seed, other layers are another setting.
-    let twin =
-        |other: &&&RunRecord| other.seed == run.seed && declared(other) == setting && layers(other) != layers(run);
-    let kind = match run.record.get("decorrelated").and_then(Value::as_array) {
-        Some(list) if all.iter().any(|other| twin(&other)) => json!(list),
-        Some(list) if list.is_empty() => json!("no layers"),
-        Some(_) => json!("layers"),
-        None => return setting,
+    settings
+}
+
+/// Arguments by which the parents of a grid's runs differ. Those that vary within a parent only say which cells there are.
+fn between_parents(runs: &[&RunRecord], all: &[Map<String, Value>]) -> Vec<String> {
+    let cells: Vec<(Option<&Path>, &Map<String, Value>)> = runs
+        .iter()
+        .zip(all)
+        .filter(|(run, _)| run.cell.is_some())
+        .map(|(run, declared)| (run.dir.parent(), declared))
+        .collect();
+    let Some((_, first)) = cells.first() else { return Vec::new() };
+    let settled = |key: &&String| {
+        cells.iter().all(|(dir, one)| cells.iter().all(|(other, two)| dir != other || one.get(*key) == two.get(*key)))
     };
-    setting.insert("decorrelated".to_owned(), kind);
-    setting
+    let differs = |key: &&String| cells.iter().any(|(_, one)| one.get(*key) != first.get(*key));
+    // What a recipe makes of the setting is no axis of its own.
+    let own = |key: &&String| *key != "name" && !key.starts_with("recipe.");
+    first.keys().filter(|key| own(key) && differs(key)).filter(settled).cloned().collect()
+}
+
+/// Whether layers are decorrelated. Which ones a run chose by itself is no setting; but with everything else the same, even the
+/// seed, other layers are another one.
+fn decorrelated<'a>(run: &RunRecord, mut twins: impl Iterator<Item = &'a RunRecord>) -> Option<(String, Value)> {
+    let layers = run.record.get("decorrelated")?.as_array()?;
+    let other = twins.any(|twin| twin.record.get("decorrelated") != run.record.get("decorrelated"));
+    let kind = match layers.len() {
+        _ if other => json!(layers),
+        0 => json!("no layers"),
+        _ => json!("layers"),
+    };
+    Some(("decorrelated".to_owned(), kind))
 }
 
 fn declared(run: &RunRecord) -> Map<String, Value> {

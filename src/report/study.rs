@@ -5,7 +5,7 @@ use super::group::{Goal, Study};
 use super::table_one::{self, name};
 use super::{
     Block, Options, Section, commands, costs, curves, differences, layers, overview, pictures, savings, segmentation,
-    sweep,
+    sweep, winner,
 };
 
 pub fn section(study: &Study, options: &Options) -> Section {
@@ -28,6 +28,7 @@ pub fn section(study: &Study, options: &Options) -> Section {
         };
         if section.headlines.is_empty() {
             section.headlines = savings::headlines(study, goal);
+            section.headlines.extend(winner::headline(study, goal));
         }
         results.blocks.push(Block::Table(table_one::table(study, goal, options)));
         results.blocks.extend(savings::table(study, goal).map(Block::Table));

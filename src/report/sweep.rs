@@ -1,22 +1,21 @@
 //! The best figure over the axes of a grid: a dot for each arm; a line where one number varies; a heat map where two do.
 //!
-//! Arms that differ in words (an arm's name, a schedule) are parted first; what numbers vary within a part decides its figure. A
-//! cell counts as the best only if none of its runs has diverged or failed, unless all cells have such.
+//! Arms that differ in words (an arm's name, a schedule) are parted first; what numbers vary within a part decides its figure.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::figure::{Axis, Better, Cell, DotChart, DotRow, Figure, HeatMap, LineChart, Point, Series, Stops, View};
+use super::figure::{Axis, Cell, DotChart, DotRow, Figure, HeatMap, Level, LineChart, Point, Series, Stops, View};
 use super::group::{Arm, Goal, Study};
 use super::label::{brief_axis, labels};
 use super::number::{fixed, plain};
 use super::overview::plural;
-use super::read::Status;
+use super::read::{Status, bounded};
 use super::savings::in_sentence;
 use super::stats::Summary;
 use super::table_one::{CONFIDENCE, Measure, figure_decimals, name};
-use super::{Block, curves};
+use super::{Block, curves, winner};
 
 /// More rows than this are no chart.
 const ROWS: usize = 48;
@@ -43,7 +42,10 @@ pub fn blocks(study: &Study, goal: &Goal) -> Vec<Block> {
         let axis = part.axes[0].as_str();
         if !done.contains(&axis) {
             let alike: Vec<&Part> = of_one_axis.iter().copied().filter(|other| other.axes[0] == axis).collect();
-            blocks.push(Block::Figure(Figure::Line(line(study, goal, axis, &alike))));
+            let still: Vec<usize> =
+                parts.iter().filter(|part| part.axes.is_empty()).flat_map(|part| part.arms.clone()).collect();
+            blocks.push(Block::Figure(Figure::Line(line(study, goal, axis, &alike, &still))));
+            blocks.extend(alike.iter().filter_map(|part| best_of_line(study, goal, part)).map(Block::Paragraph));
             done.push(axis);
         }
     }
@@ -73,8 +75,9 @@ fn parts(study: &Study) -> Vec<Part> {
         !present.is_empty() && present.iter().all(|value| value.is_number())
     };
     let numbers: Vec<String> = study.axes.iter().filter(numeric).cloned().collect();
-    // Of more than two numbers, the last ones part the arms as words do.
-    let varying: Vec<String> = numbers.iter().take(2).cloned().collect();
+    // Of more than two numbers, the last ones part the arms as words do. The learning rate goes to the right, as in the paper.
+    let mut varying: Vec<String> = numbers.iter().take(2).cloned().collect();
+    varying.sort_by_key(|axis| axis != "lr");
     let words: Vec<String> = study.axes.iter().filter(|axis| !varying.contains(axis)).cloned().collect();
     let mut parts: Vec<Part> = Vec::new();
     for arm in 0..study.arms.len() {
@@ -134,7 +137,7 @@ fn lost(arm: &Arm) -> Vec<String> {
 }
 
 fn number(study: &Study, arm: usize, axis: &str) -> Option<f64> {
-    study.arms[arm].setting.get(axis)?.as_f64()
+    study.arms[arm].setting.get(axis).and_then(bounded)
 }
 
 fn axis_of(study: &Study, axis: &str, values: &[f64]) -> Axis {
@@ -144,16 +147,15 @@ fn axis_of(study: &Study, axis: &str, values: &[f64]) -> Axis {
     if low > 0.0 && high / low >= DECADE { made.logarithmic() } else { made }
 }
 
-fn line(study: &Study, goal: &Goal, axis: &str, parts: &[&Part]) -> LineChart {
+/// `still` are arms that have no place on the axis: levels to read the others against.
+fn line(study: &Study, goal: &Goal, axis: &str, parts: &[&Part], still: &[usize]) -> LineChart {
     let mut series: Vec<Series> = Vec::new();
     for part in parts {
         let mut points: Vec<Point> = Vec::new();
-        let mut seeds: Vec<(f64, f64)> = Vec::new();
         for arm in &part.arms {
             let values = bests(&study.arms[*arm], goal);
             if let (Some(x), Some(summary)) = (number(study, *arm, axis), Summary::of(&values)) {
                 points.push(Point { x, y: summary.mean, band: summary.interval(CONFIDENCE) });
-                seeds.extend(values.iter().map(|value| (x, *value)));
             }
         }
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
@@ -168,8 +170,13 @@ fn line(study: &Study, goal: &Goal, axis: &str, parts: &[&Part]) -> LineChart {
         caption: "Mean of the seeds' best; the band is its 95 % confidence interval.".to_owned(),
         y: Axis::new(&what, ""),
         views: vec![View { x: axis_of(study, axis, &places), series }],
-        levels: Vec::new(),
+        levels: still.iter().filter_map(|arm| level(study, goal, *arm)).collect(),
     }
+}
+
+fn level(study: &Study, goal: &Goal, arm: usize) -> Option<Level> {
+    let value = Summary::of(&bests(&study.arms[arm], goal))?.mean;
+    Some(Level { value, label: study.arms[arm].label.clone(), arm: Some(arm) })
 }
 
 /// The map, and in words which cell is the best.
@@ -182,7 +189,7 @@ fn heat(study: &Study, goal: &Goal, part: &Part, x: &str, y: &str) -> Vec<Block>
     };
     let (columns, rows) = (stops(x), stops(y));
     let mut cells = vec![vec![Cell::default(); columns.len()]; rows.len()];
-    let mut means: Vec<(f64, bool, usize, usize, usize)> = Vec::new();
+    let mut places: Vec<(usize, usize, usize)> = Vec::new();
     for arm in &part.arms {
         let place = |stops: &[f64], axis: &str| {
             number(study, *arm, axis).and_then(|at| stops.iter().position(|stop| *stop == at))
@@ -191,60 +198,62 @@ fn heat(study: &Study, goal: &Goal, part: &Part, x: &str, y: &str) -> Vec<Block>
         let one = &study.arms[*arm];
         let mean = Summary::of(&bests(one, goal)).map(|summary| summary.mean);
         cells[row][column] = Cell { value: mean, note: cell_note(one) };
-        let whole = one.count(Status::Diverged) + one.count(Status::Failed) == 0;
-        means.extend(mean.map(|mean| (mean, whole, row, column, *arm)));
+        places.push((*arm, row, column));
     }
-    let any_whole = means.iter().any(|(_, whole, ..)| *whole);
-    let better = |a: f64, b: f64| if goal.better == Better::Higher { a > b } else { a < b };
-    let best = means
-        .iter()
-        .filter(|(_, whole, ..)| *whole || !any_whole)
-        .reduce(|best, cell| if better(cell.0, best.0) { cell } else { best })
-        .copied();
+    let best = winner::best(study, goal, &part.arms);
+    let best = best.and_then(|(arm, mean)| places.iter().find(|place| place.0 == arm).map(|place| (mean, *place)));
     let what = in_sentence(&name(&goal.figure));
     let seeds: BTreeSet<usize> = part.arms.iter().map(|arm| study.arms[*arm].counted().len()).collect();
     let (least, most) = (seeds.first().copied().unwrap_or(0), seeds.last().copied().unwrap_or(0));
     let n = if least == most { plural(most, "seed") } else { format!("{least} to {most} seeds") };
-    let of_part = if part.name == "all runs" || part.arms.len() == study.arms.len() {
-        String::new()
-    } else {
-        format!(": {}", part.name)
-    };
+    let of_part = if part.arms.len() == study.arms.len() { String::new() } else { format!(": {}", part.name) };
     let map = HeatMap {
         title: format!("Best {what} by {} and {}{of_part}", brief_axis(x, &study.axes), brief_axis(y, &study.axes)),
-        caption: format!("Mean of the best of {n} per cell; the best cell is framed."),
+        caption: if most == 1 {
+            "The best of one seed per cell; the best cell is framed.".to_owned()
+        } else {
+            format!("Mean of the best of {n} per cell; the best cell is framed.")
+        },
         x: axis_of(study, x, &columns),
         y: axis_of(study, y, &rows),
         value: Axis::new(&what, ""),
         better: goal.better,
         print_values: columns.len() <= 10 && rows.len() <= 16,
-        best: best.map(|(_, _, row, column, _)| (row, column)),
+        best: best.map(|(_, (_, row, column))| (row, column)),
         columns: Stops::Numbers(columns.clone()),
         rows: Stops::Numbers(rows.clone()),
         cells,
     };
     let mut blocks = vec![Block::Figure(Figure::Heat(map))];
-    if let Some((mean, _, row, column, arm)) = best {
-        let digits = figure_decimals(study, goal);
-        let mut text = format!(
-            "Best of the {} cells: {} with {what} {}.",
-            part.arms.len(),
-            study.arms[arm].label,
-            fixed(mean, digits)
-        );
-        let mut edges: Vec<String> = Vec::new();
-        for (axis, stops, at) in [(x, &columns, column), (y, &rows, row)] {
-            if stops.len() > 1 && (at == 0 || at + 1 == stops.len()) {
-                let end = if at == 0 { "lowest" } else { "highest" };
-                edges.push(format!("{} {} is the {end} tried", brief_axis(axis, &study.axes), plain(stops[at])));
-            }
-        }
-        if !edges.is_empty() {
-            text += &format!(" It lies on the grid's edge ({}): it may be better beyond.", edges.join(", "));
-        }
-        blocks.push(Block::Paragraph(text));
-    }
+    blocks.extend(best.map(|(mean, (arm, ..))| Block::Paragraph(best_in_words(study, goal, part, arm, mean))));
     blocks
+}
+
+fn best_of_line(study: &Study, goal: &Goal, part: &Part) -> Option<String> {
+    let (arm, mean) = winner::best(study, goal, &part.arms)?;
+    Some(best_in_words(study, goal, part, arm, mean))
+}
+
+/// Which arm of a part is the best, and whether it lies where nothing was tried beyond.
+fn best_in_words(study: &Study, goal: &Goal, part: &Part, arm: usize, mean: f64) -> String {
+    let what = in_sentence(&name(&goal.figure));
+    let digits = figure_decimals(study, goal);
+    let mut text =
+        format!("Best of {}: {} with {what} {}.", part.arms.len(), study.arms[arm].label, fixed(mean, digits));
+    let mut edges: Vec<String> = Vec::new();
+    for axis in &part.axes {
+        let values: Vec<f64> = part.arms.iter().filter_map(|arm| number(study, *arm, axis)).collect();
+        let Some(at) = number(study, arm, axis) else { continue };
+        let (low, high) = (values.iter().all(|value| *value >= at), values.iter().all(|value| *value <= at));
+        if low != high {
+            let end = if low { "lowest" } else { "highest" };
+            edges.push(format!("{} {} is the {end} tried", brief_axis(axis, &study.axes), plain(at)));
+        }
+    }
+    if !edges.is_empty() {
+        text += &format!(" It lies on the edge ({}): it may be better beyond.", edges.join(", "));
+    }
+    text
 }
 
 fn cell_note(arm: &Arm) -> String {

@@ -32,6 +32,8 @@ pub struct Column {
 pub enum Format {
     Text,
     Fixed(usize),
+    /// So many digits that count, each number by itself: rows of different units.
+    Significant(i32),
     /// With a plus or minus, for differences.
     Signed(usize),
     /// A share of 1 as a percentage, with its sign.
@@ -97,6 +99,9 @@ impl Format {
         match self {
             Self::Text => number::plain(value),
             Self::Fixed(decimals) => number::fixed(value, decimals),
+            // A whole number is one, as steps are.
+            Self::Significant(_) if value.fract() == 0.0 && value.abs() >= 1.0 => number::fixed(value, 0),
+            Self::Significant(digits) => number::fixed(value, number::decimals([value], digits)),
             Self::Signed(decimals) => number::signed(value, decimals),
             Self::SignedPercent(decimals) => format!("{} %", number::signed(value * 100.0, decimals)),
             Self::P => number::p_value(value),
@@ -107,6 +112,7 @@ impl Format {
         match self {
             Self::Text | Self::P => number::plain(spread),
             Self::Fixed(decimals) | Self::Signed(decimals) => number::fixed(spread, decimals),
+            Self::Significant(digits) => number::fixed(spread, number::decimals([spread], digits)),
             Self::SignedPercent(decimals) => number::fixed(spread * 100.0, decimals),
         }
     }
@@ -147,7 +153,8 @@ impl Table {
 
     /// Leaves out columns in which no row has anything.
     pub fn drop_empty(&mut self) {
-        let full = |column: usize| self.rows.iter().any(|row| row.cells.get(column).is_some_and(|cell| *cell != Cell::Absent));
+        let full =
+            |column: usize| self.rows.iter().any(|row| row.cells.get(column).is_some_and(|cell| *cell != Cell::Absent));
         let keep: Vec<bool> = (0..self.columns.len()).map(full).collect();
         let kept = |i: usize| keep.get(i).copied().unwrap_or(false);
         let mut place = 0..;
@@ -225,7 +232,7 @@ impl Table {
 
 const GAP: usize = 2;
 /// Headings wrap at so many characters, or at their column's width.
-const HEADING: usize = 12;
+const HEADING: usize = 14;
 
 struct Printed {
     heading: Vec<String>,

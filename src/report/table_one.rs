@@ -5,7 +5,7 @@ use super::compare::{self, Compared, Value};
 use super::curve::{Against, Curve};
 use super::figure::Better;
 use super::group::{Goal, Study};
-use super::number::{self, decimals, fixed, signed, time_unit};
+use super::number::{self, decimals, fixed, time_unit};
 use super::overview::plural;
 use super::read::{RunRecord, Status};
 use super::stats::{Kind, Summary, holm};
@@ -100,7 +100,7 @@ pub fn table(study: &Study, goal: &Goal, options: &Options) -> Table {
             columns.push(Column::number("at step", "", Format::Fixed(0)));
         }
         if compared {
-            columns.push(Column::number(format!("{} vs baseline", measure.title()), "", Format::SignedPercent(1)));
+            columns.push(Column::number(format!("Δ {}", measure.title()), "", Format::SignedPercent(1)));
         }
     }
     let mut table = Table::new(&id("figures", study, goal), heading(goal, &measures), columns);
@@ -131,10 +131,13 @@ pub fn table(study: &Study, goal: &Goal, options: &Options) -> Table {
 }
 
 fn notes(table: &mut Table, study: &Study, goal: &Goal, measures: &[Measure], options: &Options) {
+    let compared = study.arms.iter().any(|arm| arm.baseline.is_some());
     let several = study.arms.iter().any(|arm| arm.counted().len() > 1);
     let better = if goal.better == Better::Higher { "Higher is better" } else { "Lower is better" };
     let spread = if several { format!("; ± is {}", spread_words(options.band)) } else { String::new() };
-    table.note(format!("{better}; n counts seeds{spread}."));
+    let (_, baseline) = against(study);
+    let change = if compared { format!("; Δ is the difference to {baseline}") } else { String::new() };
+    table.note(format!("{better}; n counts seeds{spread}{change}."));
     if let Some(time) = measures.iter().find(|measure| matches!(measure, Measure::EqualTime(_))) {
         table.note(format!(
             "“{}”: after equal training time, that at which the first run ended; between logged points along a straight line.",
@@ -227,81 +230,100 @@ pub fn differences(study: &Study, goal: &Goal) -> Vec<Difference> {
     all
 }
 
+/// Studies that compare more arms than this say less of each.
+pub const MANY: usize = 4;
+
+/// What a study compares with: a column where there is more than one, for a table's title where there is one.
+pub fn against(study: &Study) -> (bool, String) {
+    let baselines = study.baselines();
+    match baselines.first().filter(|_| baselines.len() == 1) {
+        Some(only) => (false, study.arms[*only].label.clone()),
+        None => (true, "the baseline".to_owned()),
+    }
+}
+
 /// The differences as a table; `None` where nothing can be tested.
 pub fn tests(study: &Study, goal: &Goal) -> Option<Table> {
-    let differences = differences(study, goal);
+    let mut differences = differences(study, goal);
+    let compared = differences.iter().filter(|one| one.measure == Measure::Best).count();
+    if compared > MANY {
+        differences.retain(|one| one.measure == Measure::Best);
+    }
     if !differences.iter().any(|one| one.compared.main().is_some()) {
         return None;
     }
     let digits = figure_decimals(study, goal) + 1;
+    let (column, baseline) = against(study);
     let several =
         differences.iter().filter(|one| one.measure == Measure::Best && one.compared.main().is_some()).count();
-    let mut columns = vec![
-        Column::text("arm"),
-        Column::text("against"),
-        Column::text("figure"),
+    let mut columns = vec![Column::text("arm"), Column::text("against"), Column::text("figure")];
+    columns.retain(|one| column || one.title != "against");
+    columns.extend([
         Column::number("difference", "", Format::Signed(digits)),
-        Column::text("95 % interval"),
+        Column::number("95 % from", "", Format::Signed(digits)),
+        Column::number("95 % to", "", Format::Signed(digits)),
         Column::text("test"),
         Column::number("t", "", Format::Signed(2)),
         Column::number("df", "", Format::Fixed(1)),
         Column::number("p", "", Format::P),
-    ];
-    if several > 1 {
-        columns.push(Column::number("p, Holm", "", Format::P));
-    }
-    columns.push(Column::text("effect"));
-    columns.push(Column::number("p, Welch", "", Format::P));
-    let title = format!("{}: differences to the baseline", self::title(goal));
+        Column::number("p, Holm", "", Format::P),
+        Column::number("effect size", "", Format::Signed(2)),
+        Column::number("p, Welch", "", Format::P),
+    ]);
+    let title = format!("{}: differences to {baseline}", self::title(goal));
     let mut table = Table::new(&id("tests", study, goal), title, columns);
     for one in &differences {
-        let mut cells = vec![
-            Cell::text(&study.arms[one.arm].label),
-            Cell::text(&study.arms[one.base].label),
-            Cell::text(one.measure.title()),
-        ];
-        let Some(test) = one.compared.main() else {
-            let why = if one.own.len().min(one.other.len()) < 2 { "one seed: no test" } else { "no spread: no test" };
-            let change = Summary::of(&compare::plain(&one.own)).zip(Summary::of(&compare::plain(&one.other)));
-            cells.push(Cell::number(change.map(|(own, other)| own.mean - other.mean)));
-            cells.extend([Cell::Absent, Cell::text(why)]);
-            cells.resize(table.columns.len(), Cell::Absent);
-            table.push(Some(one.arm), cells);
-            continue;
-        };
-        let (low, high) = test.interval(CONFIDENCE);
-        cells.push(Cell::number(test.difference));
-        cells.push(Cell::text(format!("{} to {}", signed(low, digits), signed(high, digits))));
-        cells.push(Cell::text(test_words(test.kind, test.n)));
-        cells.push(if test.t.is_finite() { Cell::number(test.t) } else { Cell::text("infinite") });
-        cells.push(Cell::number(test.df));
-        cells.push(Cell::number(test.p));
-        if several > 1 {
-            cells.push(Cell::number(one.adjusted));
+        let mut cells = vec![Cell::text(&study.arms[one.arm].label)];
+        if column {
+            cells.push(Cell::text(&study.arms[one.base].label));
         }
-        let symbol = if test.kind == Kind::Paired { "d_z" } else { "g" };
-        cells.push(test.effect.map_or(Cell::Absent, |effect| Cell::text(format!("{symbol} = {}", signed(effect, 2)))));
+        cells.push(Cell::text(one.measure.title()));
+        match one.compared.main() {
+            Some(test) => {
+                let (low, high) = test.interval(CONFIDENCE);
+                cells.extend([test.difference, low, high].map(Cell::number));
+                cells.push(Cell::text(test_words(test.kind, test.n)));
+                cells.extend([test.t, test.df, test.p].map(Cell::number));
+                cells.push(Cell::number(one.adjusted.filter(|_| several > 1)));
+                cells.push(Cell::number(test.effect));
+            }
+            None => {
+                let few = one.own.len().min(one.other.len()) < 2;
+                let change = Summary::of(&compare::plain(&one.own)).zip(Summary::of(&compare::plain(&one.other)));
+                cells.push(Cell::number(change.map(|(own, other)| own.mean - other.mean)));
+                cells.extend([Cell::Absent, Cell::Absent]);
+                cells.push(Cell::text(if few { "none: one seed" } else { "none: no spread" }));
+                cells.resize(table.columns.len() - 1, Cell::Absent);
+            }
+        }
         cells.push(Cell::number(one.compared.welch.map(|test| test.p)));
         table.push(Some(one.arm), cells);
     }
     table.drop_empty();
+    notes_on_tests(&mut table, &differences, several);
+    Some(table)
+}
+
+fn notes_on_tests(table: &mut Table, differences: &[Difference], several: usize) {
     table.note(
         "Two-sided t-tests. p is that of the test named: paired where both arms have two or more seeds in common, over these, \
          else Welch's, which stands last in either case.",
     );
     if several > 1 {
-        table.note(format!("“p, Holm” is corrected over the {several} comparisons of one figure."));
+        table.note("“p, Holm” is corrected over the arms that are compared in one figure.");
     }
-    let paired = differences.iter().filter_map(|one| one.compared.main()).any(|test| test.kind == Kind::Paired);
-    let welch = differences.iter().filter_map(|one| one.compared.main()).any(|test| test.kind == Kind::Welch);
-    if paired {
-        table.note("d_z: mean of the paired differences over their standard deviation.");
+    if differences.iter().any(|one| one.compared.pairs > 1 && one.compared.paired.is_none()) {
+        table.note("“No spread”: the seeds differ by exactly the same, of which nothing can be inferred.");
     }
-    if welch {
-        table
-            .note("g: Hedges' g, the difference of means over the pooled standard deviation, corrected for few seeds.");
+    let has = |kind: Kind| differences.iter().filter_map(|one| one.compared.main()).any(|test| test.kind == kind);
+    let paired = "d_z, the mean of the paired differences over their standard deviation";
+    let welch = "Hedges' g, the difference of means over the pooled standard deviation, corrected for few seeds";
+    match (has(Kind::Paired), has(Kind::Welch)) {
+        (true, true) => table.note(format!("Effect size: {paired}; of Welch's test {welch}.")),
+        (true, false) => table.note(format!("Effect size: {paired}.")),
+        (false, true) => table.note(format!("Effect size: {welch}.")),
+        (false, false) => {}
     }
-    Some(table)
 }
 
 /// `paired, 5 pairs`; `Welch, n = 5 and 4`.
@@ -312,7 +334,11 @@ pub fn test_words(kind: Kind, n: (usize, usize)) -> String {
     }
 }
 
-/// `p = 0.013 (paired t)`.
-pub fn p_words(p: f64, kind: Kind) -> String {
-    format!("{} ({})", number::p_equals(p), if kind == Kind::Paired { "paired t" } else { "Welch's t" })
+/// `p = 0.013 (paired t)`; of several comparisons the corrected one, which says so.
+pub fn p_words(p: f64, adjusted: Option<f64>, kind: Kind) -> String {
+    let kind = if kind == Kind::Paired { "paired t" } else { "Welch's t" };
+    match adjusted {
+        Some(adjusted) => format!("{} ({kind}, Holm)", number::p_equals(adjusted)),
+        None => format!("{} ({kind})", number::p_equals(p)),
+    }
 }

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -23,6 +24,9 @@ pub fn find() -> Option<PathBuf> {
     }
     browser.filter(|_| driver.is_some())
 }
+
+/// A browser that does not answer for so long never will; slow machines take their time.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Browser {
     driver: Child,
@@ -66,6 +70,9 @@ impl Browser {
         } } });
         let opened = browser.call("POST", "/session", &capabilities);
         opened["sessionId"].as_str().expect("a session has a name").clone_into(&mut browser.session);
+        // The browser's own first page asks for things of its own.
+        browser.post("url", &json!({ "url": "about:blank" }));
+        (browser.console(), browser.requests());
         browser
     }
 
@@ -118,8 +125,9 @@ impl Browser {
     }
 
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
-        let body = body.to_string();
+        let body = if method == "DELETE" { String::new() } else { body.to_string() };
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("chromedriver listens");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nHost: localhost:{}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -127,10 +135,23 @@ impl Browser {
             body.len()
         )
         .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (_, content) = answer.split_once("\r\n\r\n").expect("an HTTP answer has a body");
-        let content: Value = serde_json::from_str(content).unwrap_or_else(|err| panic!("{err}: {answer}"));
+        // The driver keeps connections open, whatever it is asked: the length of the body is what ends it.
+        let mut answer = BufReader::new(stream);
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            answer.read_line(&mut line).expect("chromedriver answers");
+            match line.trim_end().split_once(':') {
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                    length = value.trim().parse().unwrap()
+                }
+                None if line.trim_end().is_empty() => break,
+                _ => {}
+            }
+        }
+        let mut content = vec![0; length];
+        answer.read_exact(&mut content).unwrap();
+        let content: Value = serde_json::from_slice(&content).unwrap_or_else(|err| panic!("{path}: {err}"));
         assert!(content["value"]["error"].is_null(), "{path}: {}", content["value"]);
         content["value"].clone()
     }
@@ -138,14 +159,9 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ends Chromium too. What fails here fails while a test ends, so nothing may panic.
-        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
-            let path = format!("/session/{}", self.session);
-            let sent =
-                write!(stream, "DELETE {path} HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n\r\n", self.port);
-            if sent.is_ok() {
-                let _ = stream.read_to_string(&mut String::new());
-            }
+        // Ends Chromium too. A test that is failing already must not panic again.
+        if !self.session.is_empty() && !std::thread::panicking() {
+            self.call("DELETE", &format!("/session/{}", self.session), &Value::Null);
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();

@@ -9,7 +9,11 @@ pub fn read(page: &str) -> Result<Vec<Element>, String> {
     loop {
         let Some(start) = rest.find('<') else {
             check_text(rest).map_err(|what| format!("{what} {}", at(rest)))?;
-            return if open.is_empty() { Ok(elements) } else { Err(format!("not closed: {open:?}")) };
+            return match rest.trim() {
+                "" if open.is_empty() => Ok(elements),
+                "" => Err(format!("not closed: {open:?}")),
+                _ => Err("text after the root".to_owned()),
+            };
         };
         check_text(&rest[..start]).map_err(|what| format!("{what} {}", at(rest)))?;
         if start > 0 && open.is_empty() && !rest[..start].trim().is_empty() {

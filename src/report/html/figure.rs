@@ -3,17 +3,50 @@
 //! The switch is made of radio buttons and style alone, so that it works where scripts do not run.
 
 use super::embed::Budget;
-use crate::report::figure::{DotChart, Figure, HeatMap, LineChart, Picture, View};
+use crate::report::Block;
+use crate::report::figure::{Axis, Better, DotChart, Figure, HeatMap, LineChart, Picture, Series, View};
 use crate::report::svg::{arm_class, dots, escape, heat, lines, swatch};
 
 /// More x-axes than the style sheet switches between are left out.
 const MAX_VIEWS: usize = 8;
 
+/// Heat maps of one quantity in one section: their values share a scale of colors, so that maps compare.
+pub struct Shared {
+    value: Axis,
+    better: Better,
+    low: f64,
+    high: f64,
+    maps: usize,
+}
+
+/// What the heat maps among these blocks share.
+pub fn ranges(blocks: &[Block]) -> Vec<Shared> {
+    let mut ranges: Vec<Shared> = Vec::new();
+    for block in blocks {
+        let Block::Figure(Figure::Heat(map)) = block else { continue };
+        let Some(scale) = heat::scale(map) else { continue };
+        match ranges.iter_mut().find(|range| range.value == map.value && range.better == map.better) {
+            Some(range) => {
+                (range.low, range.high) = (range.low.min(scale.low), range.high.max(scale.high));
+                range.maps += 1;
+            }
+            None => ranges.push(Shared {
+                value: map.value.clone(),
+                better: map.better,
+                low: scale.low,
+                high: scale.high,
+                maps: 1,
+            }),
+        }
+    }
+    ranges
+}
+
 /// The figure with this number; `pictures` is what the page can still hold.
-pub fn figure(figure: &Figure, number: usize, pictures: &mut Budget) -> String {
+pub fn figure(figure: &Figure, number: usize, ranges: &[Shared], pictures: &mut Budget) -> String {
     match figure {
         Figure::Line(chart) => line_chart(chart, number),
-        Figure::Heat(map) => heat_map(map, number),
+        Figure::Heat(map) => heat_map(map, number, ranges),
         Figure::Dots(chart) => dot_chart(chart, number),
         Figure::Picture(picture) => embedded(picture, number, pictures),
     }
@@ -64,23 +97,26 @@ fn view(view: &View, drawing: &str) -> String {
 
 /// Names with the strokes of their curves; a single curve is named as well, since a caption may not do so.
 fn legend(view: &View) -> String {
-    let line = |series: &crate::report::figure::Series| {
-        format!("<li>{}<span>{}</span></li>", swatch(series.arm), escape(&series.name))
-    };
+    let line = |series: &Series| format!("<li>{}<span>{}</span></li>", swatch(series.arm), escape(&series.name));
     let lines: String = view.series.iter().filter(|series| !series.name.is_empty()).map(line).collect();
     if lines.is_empty() { lines } else { format!("<ul class=\"legend\">{lines}</ul>") }
 }
 
-fn heat_map(map: &HeatMap, number: usize) -> String {
-    let Some((drawing, signs)) = heat::draw(map) else {
+fn heat_map(map: &HeatMap, number: usize, ranges: &[Shared]) -> String {
+    let shared = ranges.iter().find(|range| range.value == map.value && range.better == map.better);
+    let range = shared.map(|range| (range.low, range.high));
+    let Some((drawing, signs)) = heat::draw(map, range) else {
         return frame("heat-map", number, &map.title, &map.caption, &nothing());
     };
-    let caption = match (map.caption.is_empty(), signs.is_empty()) {
-        (_, true) => map.caption.clone(),
-        (true, false) => format!("{signs}."),
-        (false, false) => format!("{} {signs}.", map.caption),
-    };
-    frame("heat-map", number, &map.title, &caption, &drawing)
+    let mut caption = map.caption.clone();
+    if let Some(shared) = shared.filter(|shared| shared.maps > 1) {
+        let words = format!(" The {} maps of {} here have the same colors.", shared.maps, map.value.label);
+        caption.push_str(&words);
+    }
+    if !signs.is_empty() {
+        caption.push_str(&format!(" {signs}."));
+    }
+    frame("heat-map", number, &map.title, caption.trim_start(), &drawing)
 }
 
 fn dot_chart(chart: &DotChart, number: usize) -> String {
@@ -91,7 +127,7 @@ fn dot_chart(chart: &DotChart, number: usize) -> String {
 fn embedded(picture: &Picture, number: usize, pictures: &mut Budget) -> String {
     let body = match pictures.embed(&picture.path) {
         Ok(image) => format!(
-            "<img alt=\"{}\" width=\"{}\" height=\"{}\" loading=\"lazy\" src=\"{}\"/>",
+            "<img alt=\"{}\" width=\"{}\" height=\"{}\" src=\"{}\"/>",
             escape(&picture.title),
             image.width,
             image.height,

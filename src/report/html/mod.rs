@@ -12,11 +12,15 @@ use super::figure::{Figure, Headline};
 use super::svg::{arm_class, escape, swatch};
 use super::{Block, Report, Section};
 use embed::Budget;
+use figure::{Shared, ranges};
 
 /// Pages with at least so many headings have a table of contents.
 const MIN_CONTENTS: usize = 3;
 /// Longer values of headlines are words, and set smaller than figures.
 const MAX_FIGURE: usize = 14;
+/// Characters of a note that stands open, and of what is shown of one that does not.
+const MAX_NOTE: usize = 320;
+const SHOWN_NOTE: usize = 90;
 /// More arms than have a look of their own are no key.
 const MAX_KEY: usize = 8;
 
@@ -34,7 +38,11 @@ impl Report {
         body.push_str(&problems(&self.problems));
         body.push_str("<main>\n");
         let mut writer = Writer { body, figures: 0, tables: 0, pictures: Budget::new() };
-        self.sections.iter().for_each(|section| writer.section(section, "", 2));
+        for section in &self.sections {
+            // One section by itself is what the title says already.
+            let titled = self.sections.len() == 1 && section.heading == self.title;
+            writer.section(section, "", if titled { None } else { Some(2) });
+        }
         writer.body.push_str("</main>\n</div>\n");
         page::page(&self.title, &writer.body)
     }
@@ -47,13 +55,16 @@ fn contents(sections: &[Section]) -> String {
         return String::new();
     }
     let link = |id: &str, section: &Section| format!("<a href=\"#{}\">{}</a>", escape(id), escape(&section.heading));
-    let item = |section: &Section| {
-        let inner = |inner: &Section| format!("<li>{}</li>", link(&anchor(&section.id, inner), inner));
-        let inner: String = section.sections.iter().map(inner).collect();
-        let inner = if inner.is_empty() { inner } else { format!("<ol>{inner}</ol>") };
-        format!("<li>{}{inner}</li>\n", link(&section.id, section))
+    let inner = |outer: &Section| {
+        let item = |inner: &Section| format!("<li>{}</li>\n", link(&anchor(&outer.id, inner), inner));
+        outer.sections.iter().map(item).collect::<String>()
     };
-    format!("<nav aria-label=\"Contents\"><ol>\n{}</ol></nav>\n", sections.iter().map(item).collect::<String>())
+    let outer = |section: &Section| match inner(section).as_str() {
+        "" => format!("<li>{}</li>\n", link(&section.id, section)),
+        inner => format!("<li>{}<ol>{inner}</ol></li>\n", link(&section.id, section)),
+    };
+    let items = if let [only] = sections { inner(only) } else { sections.iter().map(outer).collect() };
+    format!("<nav aria-label=\"Contents\"><ol>\n{items}</ol></nav>\n")
 }
 
 /// A section's name in the page; sections of different sections may have the same id.
@@ -79,12 +90,16 @@ struct Writer {
 }
 
 impl Writer {
-    fn section(&mut self, section: &Section, outer: &str, level: usize) {
-        let (id, level) = (anchor(outer, section), level.min(6));
-        let heading = escape(&section.heading);
-        self.body.push_str(&format!("<section id=\"{}\">\n<h{level}>{heading}</h{level}>\n", escape(&id)));
+    /// A section and those within it, with a heading of this level; without one if the page's title says it.
+    fn section(&mut self, section: &Section, outer: &str, level: Option<usize>) {
+        let id = anchor(outer, section);
+        self.body.push_str(&format!("<section id=\"{}\">\n", escape(&id)));
+        if let Some(level) = level {
+            self.body.push_str(&format!("<h{level}>{}</h{level}>\n", escape(&section.heading)));
+        }
         self.body.push_str(&key(&section.arms));
         self.body.push_str(&headlines(&section.headlines));
+        let ranges = ranges(&section.blocks);
         let mut in_pictures = false;
         for block in &section.blocks {
             // Pictures that follow each other stand side by side.
@@ -93,31 +108,48 @@ impl Writer {
                 self.body.push_str(if picture { "<div class=\"pictures\">\n" } else { "</div>\n" });
                 in_pictures = picture;
             }
-            self.block(block);
+            self.block(block, &ranges);
         }
         if in_pictures {
             self.body.push_str("</div>\n");
         }
-        section.sections.iter().for_each(|inner| self.section(inner, &id, level + 1));
+        let inner_level = level.map_or(2, |level| (level + 1).min(6));
+        section.sections.iter().for_each(|inner| self.section(inner, &id, Some(inner_level)));
         self.body.push_str("</section>\n");
     }
 
-    fn block(&mut self, block: &Block) {
+    fn block(&mut self, block: &Block, ranges: &[Shared]) {
         let written = match block {
             Block::Paragraph(text) => format!("<p>{}</p>\n", escape(text)),
-            Block::Note(text) => format!("<p class=\"small\">{}</p>\n", escape(text)),
+            Block::Note(text) => note(text),
             Block::Table(table) => {
                 self.tables += 1;
                 table::table(table, self.tables)
             }
             Block::Figure(figure) => {
                 self.figures += 1;
-                figure::figure(figure, self.figures, &mut self.pictures)
+                figure::figure(figure, self.figures, ranges, &mut self.pictures)
             }
             Block::Commands(commands) => commands.iter().map(|command| shell(command)).collect(),
         };
         self.body.push_str(&written);
     }
+}
+
+/// Small print; what is too long for a glance opens on request, and on paper.
+fn note(text: &str) -> String {
+    if text.chars().count() <= MAX_NOTE {
+        return format!("<p class=\"small\">{}</p>\n", escape(text));
+    }
+    // Cut behind a whole word, or anywhere in one that goes on and on.
+    let end = text.char_indices().nth(SHOWN_NOTE).map_or(text.len(), |(at, _)| at);
+    let end = text[..end].rfind(' ').unwrap_or(end);
+    let (shown, rest) = text.split_at(end);
+    format!(
+        "<details class=\"small\"><summary>{}<span class=\"more\"> …</span></summary><p>{}</p></details>\n",
+        escape(shown),
+        escape(rest.trim_start())
+    )
 }
 
 fn shell(command: &str) -> String {
@@ -135,6 +167,11 @@ fn key(arms: &[String]) -> String {
     format!("<ul class=\"legend key\">{arms}</ul>\n")
 }
 
+/// `n = 5` and `95 %` stay on one line.
+fn unbroken(text: &str) -> String {
+    [" = ", " < ", " %"].iter().fold(text.to_owned(), |text, part| text.replace(part, &part.replace(' ', "\u{a0}")))
+}
+
 fn headlines(headlines: &[Headline]) -> String {
     if headlines.is_empty() {
         return String::new();
@@ -146,7 +183,7 @@ fn headlines(headlines: &[Headline]) -> String {
             escape(&line.label),
             if line.value.chars().count() > MAX_FIGURE { " words" } else { "" },
             escape(&line.value),
-            escape(&line.detail)
+            escape(&unbroken(&line.detail))
         )
     };
     format!("<div class=\"headlines\">\n{}</div>\n", headlines.iter().map(one).collect::<String>())

@@ -20,7 +20,7 @@
     const [low, high, log] = text.split(" ").map(Number);
     const value = (at) => (log ? low * Math.pow(high / low, at) : low + (high - low) * at);
     const decimals = (at) => {
-      const step = log ? value(at) * Math.log(high / low) / 2000 : (high - low) / 2000;
+      const step = log ? value(at) * Math.log(high / low) / 5000 : (high - low) / 5000;
       return Math.max(0, Math.min(12, Math.floor(-Math.log10(step))));
     };
     const text_at = (at) => {
@@ -31,6 +31,9 @@
     };
     return { text: text_at };
   }
+
+  // The classes of an element's arm.
+  const arm = (e) => e.getAttribute("class").match(/\ba\d( r\d)?/)?.[0];
 
   // Places of a curve, from its path: absolute first, relative after.
   function places(path) {
@@ -48,7 +51,7 @@
   function reader(chart) {
     const inner = chart.querySelector("svg[viewBox]");
     const curves = Array.from(inner.querySelectorAll("path.line"), (path) => ({
-      name: path.dataset.name, arm: path.getAttribute("class").split(" ")[1], places: places(path),
+      name: path.dataset.name, arm: arm(path), places: places(path),
     }));
     const x = axis(chart.dataset.x), y = axis(chart.dataset.y);
     const hair = document.createElementNS(SVG, "line");
@@ -73,7 +76,7 @@
       if (!hair.isConnected) chart.insertBefore(hair, inner);
       box.replaceChildren();
       const head = document.createElement("div");
-      head.textContent = chart.dataset.xname + " " + x.text(nearest.x);
+      head.textContent = chart.dataset.xname + " " + x.text(nearest.x).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
       box.append(head);
       for (const curve of curves) {
         const first = curve.places[0], last = curve.places[curve.places.length - 1];
@@ -110,6 +113,15 @@
     chart.addEventListener("pointermove", show);
     chart.addEventListener("pointerdown", show);
     chart.addEventListener("pointerleave", () => read?.hide());
+  }
+
+  // Pointing at a name in a legend brings out that curve.
+  for (const name of document.querySelectorAll(".lines .legend li, .lines .direct")) {
+    const own = arm(name.querySelector(".line") ?? name);
+    const drawn = name.closest(".view").querySelectorAll(".chart .line, .chart .band, .chart .run, .chart .mark, .chart .bar, .chart .sign");
+    const dim = (on) => drawn.forEach((e) => e.classList.toggle("dim", on && arm(e) !== own));
+    name.addEventListener("pointerenter", () => dim(true));
+    name.addEventListener("pointerleave", () => dim(false));
   }
 
   for (const command of document.querySelectorAll(".command")) {

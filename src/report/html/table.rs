@@ -3,7 +3,7 @@
 //! Alignment is text that takes room and is not seen: the decimals and the spread that other rows of the column have.
 
 use crate::report::svg::{arm_class, escape};
-use crate::report::table::{Cell, Format, Table};
+use crate::report::table::{Cell, Column, Format, Table};
 
 /// A column's printed cells: number, what stands behind it, and what is missing to the widest.
 struct Printed {
@@ -13,36 +13,30 @@ struct Printed {
     pad_tail: String,
 }
 
+/// Text longer than this wraps.
+const MAX_LINE: usize = 40;
+
 /// The table with this number on the page.
 pub fn table(table: &Table, number: usize) -> String {
     let columns: Vec<Vec<Printed>> = (0..table.columns.len()).map(|index| print(table, index)).collect();
     let best: Vec<Vec<usize>> = (0..table.columns.len()).map(|index| table.best_rows(index)).collect();
+    let title = escape(&table.title);
     let mut out = format!(
-        "<div class=\"table\" id=\"table-{number}\">\n<p class=\"table-title\"><b>{}</b></p>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\"><table>\n<thead><tr>",
-        escape(&table.title),
-        escape(&table.title)
+        "<div class=\"table\" id=\"table-{number}\">\n<p class=\"table-title\"><b>{title}</b></p>\n\
+         <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{title}\"><table>\n<thead><tr>"
     );
-    for column in &table.columns {
-        let class = if column.format == Format::Text { "" } else { " class=\"number\"" };
-        let unit = if column.unit.is_empty() {
-            String::new()
-        } else {
-            format!("<span class=\"unit\">{}</span>", escape(&column.unit))
-        };
-        out.push_str(&format!("<th scope=\"col\"{class}>{}{unit}</th>", escape(&column.title)));
-    }
+    table.columns.iter().for_each(|column| out.push_str(&heading(column)));
     out.push_str("</tr></thead>\n<tbody>\n");
     for (i, row) in table.rows.iter().enumerate() {
         out.push_str("<tr>");
         for (k, cells) in columns.iter().enumerate() {
             let cell = written(&cells[i], best[k].contains(&i));
-            let number = if table.columns[k].format == Format::Text { "" } else { " class=\"number\"" };
-            match k {
-                0 => {
-                    let dot = row.arm.map_or_else(String::new, |arm| format!("<i class=\"{}\"></i>", arm_class(arm)));
-                    out.push_str(&format!("<th scope=\"row\"{number}>{dot}{cell}</th>"));
-                }
-                _ => out.push_str(&format!("<td{number}>{cell}</td>")),
+            let class = class(table.columns[k].format, &cells[i].head);
+            if k == 0 {
+                let dot = row.arm.map_or_else(String::new, |arm| format!("<i class=\"{}\"></i>", arm_class(arm)));
+                out.push_str(&format!("<th scope=\"row\"{class}>{dot}{cell}</th>"));
+            } else {
+                out.push_str(&format!("<td{class}>{cell}</td>"));
             }
         }
         out.push_str("</tr>\n");
@@ -53,6 +47,26 @@ pub fn table(table: &Table, number: usize) -> String {
         out.push_str(&format!("<ul class=\"table-notes\">{notes}</ul>\n"));
     }
     out + "</div>\n"
+}
+
+fn class(format: Format, text: &str) -> &'static str {
+    match format {
+        Format::Text if text.chars().count() > MAX_LINE => " class=\"long\"",
+        Format::Text => "",
+        _ => " class=\"number\"",
+    }
+}
+
+fn heading(column: &Column) -> String {
+    let unit = match column.unit.as_str() {
+        "" => String::new(),
+        unit => format!("<span class=\"unit\">{}</span>", escape(unit)),
+    };
+    format!(
+        "<th scope=\"col\"{}><span class=\"head\">{}</span>{unit}</th>",
+        class(column.format, ""),
+        escape(&column.title)
+    )
 }
 
 fn written(cell: &Printed, best: bool) -> String {
@@ -98,7 +112,6 @@ fn fraction(head: &str) -> &str {
 mod tests {
     use super::*;
     use crate::report::figure::Better;
-    use crate::report::table::Column;
 
     #[test]
     fn numbers_align_and_the_best_is_bold() {

@@ -13,8 +13,7 @@ const MAX_LEFT: f64 = 230.0;
 pub fn draw(chart: &DotChart) -> Option<String> {
     let values = chart.rows.iter().flat_map(row_values).chain(chart.levels.iter().map(|level| level.value));
     let scale = Scale::over(values, chart.value.log)?.padded(0.05);
-    let (narrow, wide) = (draw_one(chart, &scale, false), draw_one(chart, &scale, true));
-    Some(narrow + wide.as_str())
+    Some([false, true].map(|narrow| draw_one(chart, &scale, narrow)).concat())
 }
 
 fn row_values(row: &DotRow) -> impl Iterator<Item = f64> {
@@ -107,6 +106,33 @@ fn draw_level(level: &Level, scale: &Scale, height: f64) -> String {
     format!(
         r#"<line class="level {class}" x1="{x}" x2="{x}" y1="-4" y2="{}"/><text class="note {class}" x="{x}" y="-9" text-anchor="{anchor}">{}</text>"#,
         pixels(height),
-        escape(&format!("{} {}", level.label, short(level.value)))
+        escape(&format!("{}: {}", level.label, short(level.value)))
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_show_every_row_and_none_without_values() {
+        let row = |name: &str, mean| DotRow { name: name.into(), mean, note: "n = 3".into(), ..DotRow::default() };
+        let mut chart = DotChart {
+            title: "t".into(),
+            caption: String::new(),
+            value: Axis::new("loss", ""),
+            better: crate::report::figure::Better::Lower,
+            rows: vec![row("bp", Some(0.7)), row("diverged", None)],
+            levels: Vec::new(),
+        };
+        chart.rows[0].dots = vec![0.69, 0.71, f64::NAN];
+        let drawing = draw(&chart).unwrap();
+        for (part, count) in [(">diverged</text>", 2), (">– · n = 3<", 2), ("<circle", 4), ("class=\"mark a0\"", 2)]
+        {
+            assert_eq!(drawing.matches(part).count(), count, "{part} in {drawing}");
+        }
+        assert!(!drawing.contains("NaN"));
+        (chart.rows[0].mean, chart.rows[0].dots) = (None, Vec::new());
+        assert_eq!(draw(&chart), None);
+    }
 }

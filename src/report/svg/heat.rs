@@ -16,6 +16,7 @@ const MAX_MAP_HEIGHT: f64 = 640.0;
 const MAX_NAMED: usize = 8;
 /// The area is at least this wide, on a phone.
 const NARROW: f64 = 190.0;
+const NARROW_WORDS: f64 = 120.0;
 const FOOTNOTES: [&str; 6] = ["*", "†", "‡", "§", "¶", "‖"];
 
 struct Map<'a> {
@@ -33,11 +34,16 @@ struct Note<'a> {
     sign: &'static str,
 }
 
-/// The drawing, and what its signs mean; `None` where no cell has a value.
-pub fn draw(map: &HeatMap) -> Option<(String, String)> {
+/// From the lowest value to the highest; `None` where no cell has one.
+pub fn scale(map: &HeatMap) -> Option<Scale> {
+    Scale::over(map.cells.iter().flatten().filter_map(|cell| cell.value), map.value.log)
+}
+
+/// The drawing, and what its signs mean; `None` where no cell has a value. Colors span `range`, or the map's own values.
+pub fn draw(map: &HeatMap, range: Option<(f64, f64)>) -> Option<(String, String)> {
     let (rows, columns) = (map.rows.len(), map.columns.len());
-    let values = map.cells.iter().flatten().filter_map(|cell| cell.value);
-    let scale = Scale::over(values, map.value.log)?;
+    let own = scale(map)?;
+    let scale = range.map_or(own, |(low, high)| Scale { low, high, log: own.log });
     let row_height = match () {
         () if map.print_values => 34.0,
         () => (MAX_MAP_HEIGHT / rows.max(1) as f64).floor().clamp(6.0, 22.0),
@@ -74,7 +80,7 @@ impl Map<'_> {
 
         let margins = Margins { top: 26.0, right: 14.0, bottom: 84.0, left };
         let mut out = open("heat", height, &margins, &about, "");
-        let of = if prefix.is_empty() { String::new() } else { format!(", {prefix}…") };
+        let of = if prefix.is_empty() { String::new() } else { format!(" of {}", prefix.trim_end_matches('.')) };
         out.push_str(&format!(
             r#"<text class="words" x="-{}" y="-12">{}</text>"#,
             pixels(left),
@@ -201,10 +207,9 @@ impl Map<'_> {
             ));
         }
         let words = escape(&self.map.x.caption());
-        out + &*format!(
-            r#"<text class="words" x="50%" y="{}" text-anchor="middle">{words}</text>"#,
-            pixels(height + 34.0)
-        )
+        let y = pixels(height + 34.0);
+        out.push_str(&format!(r#"<text class="words" x="50%" y="{y}" text-anchor="middle">{words}</text>"#));
+        out
     }
 
     /// Places and labels below the columns: each one's name, round numbers where many stand at equal distances, else as many
@@ -253,12 +258,16 @@ impl Map<'_> {
         for (at, value, anchor) in
             [("0", self.scale.low, "start"), ("50%", middle, "middle"), ("100%", self.scale.high, "end")]
         {
-            let (y, text) = (pixels(top + 22.0), escape(&short(value)));
+            let (y, text) = (pixels(top + 22.0), escape(&alike(value, self.scale.decimals())));
             out.push_str(&format!(r#"<text class="tick" x="{at}" y="{y}" text-anchor="{anchor}">{text}</text>"#));
         }
         let log = if self.scale.log { ", logarithmic" } else { "" };
         let words = format!("{}{log}", self.map.value.caption());
-        out + &*format!(r#"<text class="words" x="0" y="{}">{}</text>"#, pixels(top - 6.0), escape(&words))
+        // Long words end with the bar instead, and may begin below the names of rows.
+        let (x, anchor) = if text_width(&words) < NARROW_WORDS { ("0", "start") } else { ("100%", "end") };
+        let (y, words) = (pixels(top - 6.0), escape(&words));
+        out.push_str(&format!(r#"<text class="words" x="{x}" y="{y}" text-anchor="{anchor}">{words}</text>"#));
+        out
     }
 }
 
@@ -331,7 +340,7 @@ mod tests {
     #[test]
     fn the_better_end_stands_out() {
         for (better, lowest, highest) in [(Better::Lower, 15, 0), (Better::Higher, 0, 15), (Better::Neither, 0, 15)] {
-            let (drawing, _) = draw(&map(1, 2, better)).unwrap();
+            let (drawing, _) = draw(&map(1, 2, better), None).unwrap();
             let cells: Vec<&str> =
                 drawing.split("class=\"cell ").skip(1).map(|s| s.split('"').next().unwrap()).collect();
             assert_eq!(cells, [format!("h{lowest}"), format!("h{highest}")]);
@@ -342,7 +351,7 @@ mod tests {
     fn large_maps_cover_every_cell_once() {
         let mut map = map(30, 40, Better::Neither);
         map.cells[3][5].value = None;
-        let (drawing, _) = draw(&map).unwrap();
+        let (drawing, _) = draw(&map, None).unwrap();
         let covered: usize = drawing
             .split('M')
             .filter_map(|part| part.split_once('h').and_then(|(_, rest)| rest.split_once("v1h-")))
@@ -356,11 +365,11 @@ mod tests {
         let mut map = map(2, 2, Better::Lower);
         map.cells[0][1] = Cell { value: None, note: "diverged".into() };
         map.cells[1][0].note = "1 of 3 diverged".into();
-        let (drawing, legend) = draw(&map).unwrap();
+        let (drawing, legend) = draw(&map, None).unwrap();
         assert_eq!(legend, "× diverged · * 1 of 3 diverged");
-        assert!(drawing.contains(">×</text>") && drawing.contains(">2*</text>"), "{drawing}");
+        assert!(drawing.contains(">×</text>") && drawing.contains(">2.00*</text>"), "{drawing}");
         map.cells.iter_mut().flatten().for_each(|cell| cell.value = None);
-        assert_eq!(draw(&map), None);
+        assert_eq!(draw(&map, None), None);
     }
 
     #[test]

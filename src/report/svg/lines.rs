@@ -13,6 +13,9 @@ const INNER: f64 = 10_000.0;
 const MAX_LABEL: f64 = 130.0;
 const MAX_LABELED: usize = 6;
 const LINE_HEIGHT: f64 = 15.0;
+const MAX_SHIFT: f64 = 22.0;
+/// How wide an area usually is; words are placed for that, and shown at any width.
+const USUAL_WIDTH: f64 = 600.0;
 
 /// The drawings of all views, in order; empty where nothing in the chart can be drawn.
 pub fn draw(chart: &LineChart) -> Vec<String> {
@@ -58,7 +61,12 @@ fn draw_view(chart: &LineChart, view: &View, y: &Scale) -> String {
     let about = format!("{}, {} against {}", chart.title, chart.y.caption(), view.x.caption());
 
     let margins = Margins { top: 26.0, right, bottom: 46.0, left };
-    let class = if labels.is_empty() { "plot" } else { "plot labeled" };
+    // Dashes tell curves apart; one curve by itself needs none.
+    let class = match (view.series.len(), labels.is_empty()) {
+        (..=1, _) => "plot solo",
+        (_, true) => "plot",
+        (_, false) => "plot labeled",
+    };
     let mut out = open(class, HEIGHT, &margins, &about, &data(&area, view, chart));
     out.push_str(&y_axis(&axis_text(&chart.y, &y_ticks), &y_ticks, y, left));
     out.push_str(&x_axis(&view.x, &x_ticks, |v| x.at(v), HEIGHT));
@@ -72,7 +80,7 @@ fn draw_view(chart: &LineChart, view: &View, y: &Scale) -> String {
     view.series.iter().for_each(|series| out.push_str(&back(series, &area)));
     view.series.iter().for_each(|series| out.push_str(&front(series, &area)));
     out.push_str("</svg>");
-    chart.levels.iter().for_each(|level| out.push_str(&draw_level(level, &area)));
+    chart.levels.iter().for_each(|level| out.push_str(&draw_level(level, view, &area)));
     for series in &view.series {
         out.push_str(&markers(series, &area, chart, view));
         series.marks.iter().for_each(|mark| out.push_str(&draw_mark(series, mark, &area)));
@@ -204,20 +212,69 @@ fn markers(series: &Series, area: &Area, chart: &LineChart, view: &View) -> Stri
     out
 }
 
-fn draw_level(level: &Level, area: &Area) -> String {
+fn draw_level(level: &Level, view: &View, area: &Area) -> String {
     if !area.y.holds(level.value) {
         return String::new();
     }
-    let place = area.height(level.value);
+    let line = area.height(level.value);
     let class = level.arm.map_or_else(|| "plain".to_owned(), arm_class);
-    // The words stand at the left, where learning curves are far from where they end; below the line if there is no room above.
-    let words = if place > 22.0 { place - 5.0 } else { place + 14.0 };
+    let words = format!("{}: {}", level.label, alike(level.value, area.y.decimals()));
+    let place = free_place(line, text_width(&words), view, area);
     format!(
-        r#"<line class="level {class}" x2="100%" y1="{0}" y2="{0}"/><text class="note {class}" x="0" dx="4" y="{1}">{2}</text>"#,
-        pixels(place),
-        pixels(words),
-        escape(&format!("{} {}", level.label, alike(level.value, area.y.decimals())))
+        r#"<line class="level {class}" x2="100%" y1="{0}" y2="{0}"/><text class="note {class}" x="{1}" dx="{2}" y="{3}" text-anchor="{4}">{5}</text>"#,
+        pixels(line),
+        percent(place.x),
+        place.dx,
+        pixels(place.y),
+        place.anchor,
+        escape(&words)
     )
+}
+
+/// Where words about a level stand.
+struct Place {
+    x: f64,
+    dx: i32,
+    y: f64,
+    anchor: &'static str,
+}
+
+/// The end or middle of the line, above or below it, where the fewest curves pass; the first of equals.
+fn free_place(line: f64, width: f64, view: &View, area: &Area) -> Place {
+    let share = (width + 8.0) / USUAL_WIDTH;
+    let mut best: Option<(usize, Place)> = None;
+    for (x, anchor, dx, from) in
+        [(0.0, "start", 4, 0.0), (1.0, "end", -4, 1.0 - share), (0.5, "middle", 0, 0.5 - share / 2.0)]
+    {
+        for (y, top) in [(line - 5.0, line - 18.0), (line + 14.0, line + 3.0)] {
+            if top < 0.0 || top + 15.0 > HEIGHT {
+                continue;
+            }
+            let curves =
+                view.series.iter().map(|series| crossings(series, (from, from + share), (top, top + 15.0), area));
+            let crossed = curves.sum();
+            if best.as_ref().is_none_or(|(least, _)| crossed < *least) {
+                best = Some((crossed, Place { x, dx, y, anchor }));
+            }
+        }
+    }
+    best.map_or(Place { x: 0.0, dx: 4, y: line - 5.0, anchor: "start" }, |(_, place)| place)
+}
+
+/// At how many of some places across `xs` the curve is within `ys`, in fractions of the width and in pixels.
+fn crossings(series: &Series, xs: (f64, f64), ys: (f64, f64), area: &Area) -> usize {
+    const PROBES: usize = 16;
+    let places: Vec<(f64, f64)> =
+        series.points.iter().filter(|p| area.holds(p.x, p.y)).map(|p| (area.x.at(p.x), area.height(p.y))).collect();
+    let probe = |i: usize| xs.0 + (xs.1 - xs.0) * i as f64 / (PROBES - 1) as f64;
+    let within = |at: &f64| {
+        places.windows(2).any(|pair| {
+            let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
+            let share = if x1 > x0 { (at - x0) / (x1 - x0) } else { 0.0 };
+            (x0..=x1).contains(at) && (ys.0..=ys.1).contains(&(y0 + (y1 - y0) * share))
+        })
+    };
+    (0..PROBES).map(probe).filter(within).count()
 }
 
 fn draw_mark(series: &Series, mark: &Mark, area: &Area) -> String {
@@ -260,6 +317,7 @@ fn direct_labels<'a>(view: &'a View, area: &Area) -> Vec<Label<'a>> {
         return Vec::new();
     }
     labels.sort_by(|a, b| a.y.total_cmp(&b.y));
+    let ends: Vec<f64> = labels.iter().map(|label| label.y).collect();
     for i in 1..labels.len() {
         labels[i].y = labels[i].y.max(labels[i - 1].y + LINE_HEIGHT);
     }
@@ -269,5 +327,83 @@ fn direct_labels<'a>(view: &'a View, area: &Area) -> Vec<Label<'a>> {
         label.y = label.y.min(limit);
         limit = label.y - LINE_HEIGHT;
     }
+    // A name that stands by another curve's end misleads.
+    if labels.iter().zip(ends).any(|(label, end)| (label.y - end).abs() > MAX_SHIFT) {
+        return Vec::new();
+    }
     labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::figure::Axis;
+
+    /// Curves from (0, 1) to (100, end).
+    fn chart(ends: &[f64]) -> LineChart {
+        let series = ends.iter().enumerate().map(|(arm, end)| Series {
+            name: format!("arm {arm}"),
+            arm,
+            points: [(0.0, 1.0), (100.0, *end)].map(|(x, y)| Point { x, y, band: Some((y - 0.05, y + 0.05)) }).to_vec(),
+            ..Series::default()
+        });
+        LineChart {
+            title: "t".into(),
+            caption: String::new(),
+            y: Axis::new("loss", ""),
+            views: vec![View { x: Axis::new("step", ""), series: series.collect() }],
+            levels: Vec::new(),
+        }
+    }
+
+    fn drawn(chart: &LineChart) -> String {
+        draw(chart).concat()
+    }
+
+    #[test]
+    fn paths_are_relative_and_skip_what_repeats() {
+        assert_eq!(path(&[(0, 5), (0, 5), (3, 1), (3, 2)]), "M0 5l3 -4l0 1");
+        assert_eq!(path(&[(7, 7)]), "M7 7h0");
+        assert_eq!(path(&[]), "");
+    }
+
+    #[test]
+    fn curves_end_where_their_values_are() {
+        let mut made = chart(&[0.5]);
+        made.views[0].series[0].points.iter_mut().for_each(|p| p.band = None);
+        // The range 0.5 to 1 has a twenty-fifth more at each end: 0.48 to 1.02.
+        assert!(drawn(&made).contains(r#"d="M0 370l10000 9260""#), "{}", drawn(&made));
+        made.y.log = true;
+        made.views[0].series[0].points[0].y = 0.0; // No place on a logarithmic axis.
+        assert!(drawn(&made).contains(r#"d="M10000 5000h0""#), "{}", drawn(&made));
+    }
+
+    #[test]
+    fn names_stand_by_their_curves_or_not_at_all() {
+        let places = |ends: &[f64]| -> Vec<f64> {
+            let drawing = drawn(&chart(ends));
+            let labels = drawing.split(r#"<text class="direct"#).skip(1);
+            labels
+                .map(|label| label.split("y=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap())
+                .collect()
+        };
+        assert_eq!(places(&[0.5, 0.8]).len(), 2);
+        let near = places(&[0.5, 0.501]);
+        assert!(near.len() == 2 && near[1] - near[0] >= LINE_HEIGHT - 0.1, "{near:?}");
+        assert_eq!(places(&[0.5, 0.501, 0.502, 0.503, 0.504]).len(), 0);
+        assert_eq!(places(&[0.5]).len(), 0);
+        let mut early = chart(&[0.5, 0.8]);
+        early.views[0].series[1].points[1].x = 40.0;
+        assert!(!drawn(&early).contains("direct"));
+    }
+
+    #[test]
+    fn words_about_a_level_stand_clear_of_curves() {
+        // A curve runs along the level's left half, just above it, then leaves it: the right end is free.
+        let mut made = chart(&[0.9]);
+        let places = [(0.0, 0.52), (50.0, 0.52), (60.0, 1.0), (100.0, 1.0)];
+        made.views[0].series[0].points = places.map(|(x, y)| Point { x, y, band: None }).to_vec();
+        made.levels = vec![Level { value: 0.5, label: "best".into(), arm: None }];
+        assert!(drawn(&made).contains(r#"<text class="note plain" x="100%" dx="-4""#), "{}", drawn(&made));
+    }
 }

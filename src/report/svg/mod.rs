@@ -37,9 +37,12 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// The class that gives an arm its color and dash.
+/// The classes that give an arm its color and dash, and its stroke and filling where colors begin again.
 pub fn arm_class(arm: usize) -> String {
-    format!("a{}", arm % ARMS)
+    match arm / ARMS {
+        0 => format!("a{arm}"),
+        round => format!("a{} r{}", arm % ARMS, 1 + (round - 1) % 2),
+    }
 }
 
 /// The outline of an arm's marker, around (0, 0).
@@ -148,7 +151,9 @@ fn x_axis(axis: &Axis, ticks: &Ticks, at: impl Fn(f64) -> f64, height: f64) -> S
         ));
     }
     let words = escape(&axis_text(axis, ticks));
-    out + &*format!(r#"<text class="words" x="50%" y="{}" text-anchor="middle">{words}</text>"#, height + 37.0)
+    let y = pixels(height + 37.0);
+    out.push_str(&format!(r#"<text class="words" x="50%" y="{y}" text-anchor="middle">{words}</text>"#));
+    out
 }
 
 #[cfg(test)]
@@ -160,6 +165,13 @@ mod tests {
         assert_eq!(escape("<b a=\"x\" b='y'>&amp;"), "&lt;b a=&quot;x&quot; b=&#39;y&#39;&gt;&amp;amp;");
         assert_eq!(escape("a\u{0}b\u{1b}[1m\u{202e}c"), "a\u{fffd}b\u{fffd}[1m\u{fffd}c");
         assert_eq!(escape("κ 0,5 – 学习率"), "κ 0,5 – 学习率");
+    }
+
+    #[test]
+    fn arms_look_different_for_three_rounds_of_colors() {
+        assert_eq!([0, 7, 8, 17].map(arm_class), ["a0", "a7", "a0 r1", "a1 r2"]);
+        let all: std::collections::BTreeSet<String> = (0..3 * ARMS).map(arm_class).collect();
+        assert_eq!(all.len(), 3 * ARMS);
     }
 
     #[test]

@@ -135,6 +135,9 @@ fn kind_of<'a>(run: &'a RunRecord, found: &'a Found) -> (String, Option<&'a str>
     (stem, goal)
 }
 
+/// Runs with their places in the study's list.
+type Members<'a> = Vec<(usize, &'a RunRecord)>;
+
 fn study<'a>(
     heading: String,
     text: String,
@@ -153,7 +156,7 @@ fn study<'a>(
         let pick = |key: &String| Some((key.clone(), lookup(setting, key)?.clone()));
         options.by.iter().filter_map(pick).collect()
     };
-    let mut arms: Vec<(Map<String, Value>, Vec<(usize, &RunRecord)>)> = Vec::new();
+    let mut arms: Vec<(Map<String, Value>, Members)> = Vec::new();
     for (i, run) in runs.drain(..).enumerate() {
         let setting = chosen(&settings[i]);
         match arms.iter_mut().find(|(known, _)| *known == setting) {
@@ -215,7 +218,7 @@ fn check_keys(found: &Found, options: &Options) -> Result<(), String> {
 
 /// The same setting with the same seed twice is one result, not two: the one that got furthest counts, of equals the newest.
 fn once_per_seed<'a>(
-    members: Vec<(usize, &'a RunRecord)>,
+    members: Members<'a>,
     full: &[String],
     label: &str,
     notes: &mut Vec<String>,

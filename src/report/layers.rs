@@ -7,7 +7,7 @@ use super::Block;
 use super::figure::{Axis, Better, Cell, Figure, HeatMap, Stops};
 use super::group::{Arm, Study};
 use super::number::decimals;
-use super::read::{RunRecord, bounded};
+use super::read::RunRecord;
 use super::stats::Summary;
 use super::table::{Cell as Entry, Column, Format, Table};
 
@@ -51,8 +51,8 @@ fn runs<'a>(arm: &Arm<'a>) -> Vec<&'a RunRecord> {
 fn layout(runs: &[&RunRecord]) -> (Vec<String>, Vec<u64>) {
     let mut names: Vec<String> = Vec::new();
     for (name, _) in runs.iter().flat_map(|run| &run.layers).flat_map(|line| &line.layers) {
-        if !names.contains(name) {
-            names.push(name.clone());
+        if !names.iter().any(|known| **known == **name) {
+            names.push(name.to_string());
         }
     }
     let has = |run: &RunRecord, step: u64| run.layers.iter().any(|line| line.step == step);
@@ -62,7 +62,8 @@ fn layout(runs: &[&RunRecord]) -> (Vec<String>, Vec<u64>) {
 
 fn value(run: &RunRecord, step: u64, layer: &str, key: &str) -> Option<f64> {
     let line = run.layers.iter().find(|line| line.step == step)?;
-    line.layers.iter().find(|(name, _)| name == layer)?.1.get(key).and_then(bounded)
+    let (_, figures) = line.layers.iter().find(|(name, _)| **name == *layer)?;
+    figures.iter().find(|(name, _)| **name == *key).map(|(_, value)| *value)
 }
 
 /// The mean over the runs that have it.

@@ -12,7 +12,7 @@ use super::read::{Line, RunRecord, Status};
 pub fn run(seed: Option<u64>, seconds: f64, figure: &str, values: &[f64]) -> RunRecord {
     let line = |(i, value): (usize, &f64)| {
         let step = 10 * (i as u64 + 1);
-        Line { step, values: vec![("wall_s".to_owned(), step as f64 * seconds), (figure.to_owned(), *value)] }
+        Line { step, values: vec![("wall_s".into(), step as f64 * seconds), (figure.into(), *value)] }
     };
     RunRecord {
         dir: PathBuf::new(),

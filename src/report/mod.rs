@@ -88,6 +88,8 @@ pub struct Section {
     pub sections: Vec<Section>,
 }
 
+// A report has dozens of blocks, so their size matters less than an indirection would.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Block {
     Paragraph(String),

@@ -4,9 +4,11 @@
 //! that is still going may have its last line half written: it is dropped. Everything else that cannot be read is an error,
 //! in words for the person who asked for the report.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
@@ -42,16 +44,19 @@ impl Status {
     }
 }
 
+/// Numbers by name. Names are shared between lines, of which there may be hundreds of thousands.
+pub type Numbers = Vec<(Rc<str>, f64)>;
+
 /// A line of `metrics.jsonl`: finite numbers by name, `step` aside.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     pub step: u64,
-    pub values: Vec<(String, f64)>,
+    pub values: Numbers,
 }
 
 impl Line {
     pub fn get(&self, name: &str) -> Option<f64> {
-        self.values.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
+        self.values.iter().find(|(key, _)| **key == *name).map(|(_, value)| *value)
     }
 }
 
@@ -59,7 +64,7 @@ impl Line {
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerLine {
     pub step: u64,
-    pub layers: Vec<(String, Map<String, Value>)>,
+    pub layers: Vec<(Rc<str>, Numbers)>,
 }
 
 /// Which cell of a grid a run fills.
@@ -154,9 +159,10 @@ pub fn read_run(dir: &Path) -> Result<Option<RunRecord>, String> {
         return Ok(None);
     }
     let metrics = dir.join("metrics.jsonl");
+    let mut names = HashSet::new();
     // One that failed early may not have come to its first line.
     let lines = if status == Status::Done || metrics.exists() {
-        read_lines(&metrics, status, metric_line)?
+        read_lines(&metrics, status, |map| metric_line(map, &mut names))?
     } else {
         Vec::new()
     };
@@ -166,7 +172,8 @@ pub fn read_run(dir: &Path) -> Result<Option<RunRecord>, String> {
     }
     let mut problems = Vec::new();
     let layers = dir.join("layers.jsonl");
-    let layers = if layers.exists() { read_lines(&layers, status, layer_line) } else { Ok(Vec::new()) };
+    let layers =
+        if layers.exists() { read_lines(&layers, status, |map| layer_line(map, &mut names)) } else { Ok(Vec::new()) };
     let layers = layers.unwrap_or_else(|problem| {
         problems.push(problem);
         Vec::new()
@@ -210,7 +217,7 @@ pub fn read_object(path: &Path) -> Result<Map<String, Value>, String> {
 fn read_lines<T>(
     path: &Path,
     status: Status,
-    parse: fn(Map<String, Value>) -> Result<T, String>,
+    mut parse: impl FnMut(&Map<String, Value>) -> Result<T, String>,
 ) -> Result<Vec<T>, String> {
     let name = file_name(path);
     let bytes = fs::read(path).map_err(|err| match err.kind() {
@@ -222,7 +229,7 @@ fn read_lines<T>(
     while let Some((number, line)) = lines.next() {
         let torn = lines.peek().is_none() && !line.ends_with(b"\n");
         let row = match serde_json::from_slice(line) {
-            Ok(Value::Object(map)) => parse(map),
+            Ok(Value::Object(map)) => parse(&map),
             Ok(_) => Err("expected an object".to_owned()),
             Err(_) if torn && status == Status::Running => break,
             Err(_) => Err(if torn { "it is cut off" } else { "it is no JSON" }.to_owned()),
@@ -232,11 +239,26 @@ fn read_lines<T>(
     Ok(rows)
 }
 
-fn metric_line(map: Map<String, Value>) -> Result<Line, String> {
-    let step = step_of(&map)?;
-    let numbers = map.iter().filter(|(key, _)| *key != "step");
-    let values = numbers.filter_map(|(key, value)| Some((key.clone(), bounded(value)?))).collect();
-    Ok(Line { step, values })
+/// Names that were seen, each held once.
+type Names = HashSet<Rc<str>>;
+
+fn shared(name: &str, names: &mut Names) -> Rc<str> {
+    if let Some(known) = names.get(name) {
+        return Rc::clone(known);
+    }
+    let name: Rc<str> = name.into();
+    names.insert(Rc::clone(&name));
+    name
+}
+
+/// The numbers of a map, `step` aside.
+fn numbers(map: &Map<String, Value>, names: &mut Names) -> Numbers {
+    let own = map.iter().filter(|(key, _)| *key != "step");
+    own.filter_map(|(key, value)| Some((shared(key, names), bounded(value)?))).collect()
+}
+
+fn metric_line(map: &Map<String, Value>, names: &mut Names) -> Result<Line, String> {
+    Ok(Line { step: step_of(map)?, values: numbers(map, names) })
 }
 
 /// A number that can be squared, summed and divided by.
@@ -245,10 +267,10 @@ pub fn bounded(value: &Value) -> Option<f64> {
     Some(if number.abs() < 1.0 / LARGEST { 0.0 } else { number })
 }
 
-fn layer_line(map: Map<String, Value>) -> Result<LayerLine, String> {
-    let step = step_of(&map)?;
+fn layer_line(map: &Map<String, Value>, names: &mut Names) -> Result<LayerLine, String> {
+    let step = step_of(map)?;
     let Some(Value::Object(layers)) = map.get("layers") else { return Err("it has no layers".to_owned()) };
-    let figures = |(name, value): (&String, &Value)| Some((name.clone(), value.as_object()?.clone()));
+    let figures = |(name, value): (&String, &Value)| Some((shared(name, names), numbers(value.as_object()?, names)));
     Ok(LayerLine { step, layers: layers.iter().filter_map(figures).collect() })
 }
 

@@ -75,8 +75,9 @@ fn parts(study: &Study) -> Vec<Part> {
         !present.is_empty() && present.iter().all(|value| value.is_number())
     };
     let numbers: Vec<String> = study.axes.iter().filter(numeric).cloned().collect();
-    // Of more than two numbers, the last ones part the arms as words do.
-    let varying: Vec<String> = numbers.iter().take(2).cloned().collect();
+    // Of more than two numbers, the last ones part the arms as words do. The learning rate goes to the right, as in the paper.
+    let mut varying: Vec<String> = numbers.iter().take(2).cloned().collect();
+    varying.sort_by_key(|axis| axis != "lr");
     let words: Vec<String> = study.axes.iter().filter(|axis| !varying.contains(axis)).cloned().collect();
     let mut parts: Vec<Part> = Vec::new();
     for arm in 0..study.arms.len() {
@@ -208,7 +209,11 @@ fn heat(study: &Study, goal: &Goal, part: &Part, x: &str, y: &str) -> Vec<Block>
     let of_part = if part.arms.len() == study.arms.len() { String::new() } else { format!(": {}", part.name) };
     let map = HeatMap {
         title: format!("Best {what} by {} and {}{of_part}", brief_axis(x, &study.axes), brief_axis(y, &study.axes)),
-        caption: format!("Mean of the best of {n} per cell; the best cell is framed."),
+        caption: if most == 1 {
+            "The best of one seed per cell; the best cell is framed.".to_owned()
+        } else {
+            format!("Mean of the best of {n} per cell; the best cell is framed.")
+        },
         x: axis_of(study, x, &columns),
         y: axis_of(study, y, &rows),
         value: Axis::new(&what, ""),

@@ -359,7 +359,7 @@ fn no_broken_file_is_fatal() {
         state as usize % below
     };
     let (mut problems, mut whole) = (0, 0);
-    for case in 0..200 {
+    for case in 0..120 {
         let file = &files[case % files.len()];
         let text = fs::read_to_string(file).unwrap();
         let colons: Vec<usize> = text.match_indices(':').map(|(at, _)| at).collect();
@@ -382,5 +382,5 @@ fn no_broken_file_is_fatal() {
         whole += usize::from(!report.is_empty());
         fs::write(file, text).unwrap();
     }
-    assert!(problems > 50 && whole > 150, "{problems} with problems, {whole} with something to report");
+    assert!(problems > 30 && whole > 90, "{problems} with problems, {whole} with something to report");
 }

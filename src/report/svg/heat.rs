@@ -47,7 +47,7 @@ pub fn draw(map: &HeatMap, range: Option<(f64, f64)>) -> Option<(String, String)
     let scale = range.map_or(own, |(low, high)| Scale { low, high, log: own.log });
     let row_height = match () {
         () if map.print_values => 34.0,
-        () => (MAX_MAP_HEIGHT / rows.max(1) as f64).floor().clamp(6.0, 22.0),
+        () => (MAX_MAP_HEIGHT / rows.max(1) as f64).floor().clamp(6.0, 17.0),
     };
     let map = Map { map, scale, rows, columns, row_height, notes: notes(map) };
     let legend = map.notes.iter().map(|note| format!("{} {}", note.sign, note.text)).collect::<Vec<_>>().join(" · ");

@@ -21,7 +21,7 @@ use dbp_host::data::{Crop, Dataset, Loader, LoaderConfig, Spec};
 use dbp_host::host::{Options, Session, engine};
 use dbp_host::nn::{DecorOptions, DecorSchedule, Mae, MaeConfig, Place, VitConfig};
 use dbp_host::schedule::{Ramp, Schedule};
-use dbp_host::train::{AdamW, AdamWConfig};
+use dbp_host::train::{AdamWConfig, Optimizer};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -83,7 +83,7 @@ struct Cli {
 /// The same loop without a script.
 struct Native {
     model: Mae,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     rate: Schedule,
     images: Tensor,
     place: Place,
@@ -114,7 +114,8 @@ impl Native {
         let model = Mae::new(&config, 0, Kind::Float, Device::Cpu)?;
         let decor = DecorOptions { schedule: DecorSchedule::Follow, ..DecorOptions::paper() };
         model.registry().decorrelate(&["encoder.**".to_owned()], &decor)?;
-        let optimizer = AdamW::new(Rc::clone(model.registry()), AdamWConfig { lr: 0.006, ..AdamWConfig::default() })?;
+        let optimizer =
+            Optimizer::new(Rc::clone(model.registry()), AdamWConfig { lr: 0.006, ..AdamWConfig::default() })?;
         let dataset = Dataset::open(&Spec::Wirebond { seed: 0, size: 64, count: batch as usize })?;
         let loader = Loader::new(
             dataset,

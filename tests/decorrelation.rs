@@ -7,7 +7,7 @@ use dbp_host::nn::{
     DecorOptions, DecorSchedule, LayerNorm, MaxRows, Pass, Path, Place, Registry, RowSampler, Sample, StopAt,
 };
 use dbp_host::schedule::{Ramp, Schedule};
-use dbp_host::train::{AdamW, AdamWConfig};
+use dbp_host::train::{AdamWConfig, Optimizer};
 use tch::{Device, Kind, Tensor};
 
 mod layers;
@@ -219,7 +219,7 @@ fn the_guard_slows_an_r_without_bound_and_training_goes_on() {
     let data = mixtures();
     let options = DecorOptions { lr: 0.02, kappa: 0.5, max_norm: 0.0, ..DecorOptions::default() };
     let single = Single::new(Kind::Float, (WIDTH, 16), &options);
-    let optimizer = AdamW::new(single.registry.clone(), AdamWConfig::default()).unwrap();
+    let optimizer = Optimizer::new(single.registry.clone(), AdamWConfig::default()).unwrap();
     let target = normal(&mut rng("target"), &[BATCH, 16]).to_kind(Kind::Float);
     let mut notices = Vec::new();
     for (step, x) in (0..2000).zip(data.x.split(BATCH, 0).iter().cycle()) {

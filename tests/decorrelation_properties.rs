@@ -11,7 +11,7 @@ use dbp_host::nn::{
 };
 use dbp_host::random::Rng;
 use dbp_host::schedule::{Ramp, Schedule};
-use dbp_host::train::{AdamW, AdamWConfig};
+use dbp_host::train::{AdamWConfig, Optimizer};
 use tch::{Device, Kind, Tensor};
 
 mod layers;
@@ -148,7 +148,7 @@ impl Model {
 
     /// `steps` of AdamW on the mean square of the outputs, each in two micro-batches; everything finite all the way.
     fn train(&self, rng: &mut Rng, steps: u64, what: &str) {
-        let optimizer = AdamW::new(self.registry.clone(), AdamWConfig { lr: 0.02, ..Default::default() }).unwrap();
+        let optimizer = Optimizer::new(self.registry.clone(), AdamWConfig { lr: 0.02, ..Default::default() }).unwrap();
         for step in 0..steps {
             let path = [Path::Cheaper, Path::Fused, Path::TwoStep][rng.below(3) as usize];
             for micro in 0..2 {

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use dbp_host::nn::{
     BlockWidth, Conv2d, Conv2dConfig, DecorOptions, LayerNorm, Linear, Pass, Path, Place, Registry, RowSampler, Sample,
 };
-use dbp_host::train::{AdamW, AdamWConfig};
+use dbp_host::train::{AdamWConfig, Optimizer};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -119,7 +119,7 @@ impl Case {
         registry.load_state(&state).unwrap();
     }
 
-    fn optimizer(&self, registry: &Rc<Registry>) -> AdamW {
+    fn optimizer(&self, registry: &Rc<Registry>) -> Optimizer {
         let config = AdamWConfig {
             lr: self.float("lr"),
             beta1: self.config["betas"][0].as_f64().unwrap(),
@@ -128,7 +128,7 @@ impl Case {
             eps: self.float("eps"),
             layer_decay: 1.0,
         };
-        AdamW::new(Rc::clone(registry), config).unwrap()
+        Optimizer::new(Rc::clone(registry), config).unwrap()
     }
 
     /// Forward and backward of one micro-batch; its loss.

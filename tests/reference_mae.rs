@@ -8,7 +8,7 @@ mod common;
 use std::collections::HashMap;
 
 use dbp_host::nn::{DecorOptions, Mae, MaeConfig, Pass, Path, Place, RowSampler, Sample, VitConfig};
-use dbp_host::train::{AdamW, AdamWConfig};
+use dbp_host::train::{AdamWConfig, Optimizer};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -79,7 +79,7 @@ impl Case {
         model
     }
 
-    fn optimizer(&self, model: &Mae) -> AdamW {
+    fn optimizer(&self, model: &Mae) -> Optimizer {
         let config = AdamWConfig {
             lr: self.float("lr"),
             beta1: self.config["betas"][0].as_f64().unwrap(),
@@ -88,7 +88,7 @@ impl Case {
             eps: self.float("eps"),
             layer_decay: 1.0,
         };
-        AdamW::new(model.registry().clone(), config).unwrap()
+        Optimizer::new(model.registry().clone(), config).unwrap()
     }
 
     /// Forward and backward of one step; the micro-batches' losses.

@@ -364,6 +364,30 @@ fn a_finished_run_goes_on_when_it_is_given_more_steps() {
 }
 
 #[test]
+fn every_optimizer_comes_back_as_it_was() {
+    let place = workplace();
+    let moments: [fn(&Path) -> bool; 2] = [|run| logged(run, 6), |run| logged(run, 10)];
+    let mut kills = 0;
+    for (optimizer, lr) in [("sgd", "0.02"), ("muon", "0.006"), ("schedule_free", "0.006")] {
+        let of = |runs: &str| {
+            let mut command = small(place.path(), runs, "12");
+            set(&mut command, &[("optimizer", optimizer), ("lr", lr)]);
+            command
+        };
+        end(of(optimizer)).expect(0);
+        let reference = only_run(&place.path().join(optimizer));
+        for (i, moment) in moments.into_iter().enumerate() {
+            let runs = place.path().join(format!("{optimizer}-{i}"));
+            kills += usize::from(killed(of(runs.to_str().unwrap()), &runs, moment));
+            let run = only_run(&runs);
+            resume(place.path(), &run).expect(0);
+            assert_same(&reference, &run, optimizer);
+        }
+    }
+    assert!(kills >= 4, "{kills} of the kills came in time");
+}
+
+#[test]
 fn of_two_runs_the_finished_one_is_left_alone() {
     let place = workplace();
     end(script(place.path(), "reference", "two.rhai")).expect(0);

@@ -1,7 +1,7 @@
 //! The models that are timed: the recipes' sizes, and a step of their training loop.
 
 use dbp_host::nn::{DecorOptions, Mae, MaeConfig, Pass, Path, Place, Plan, RowSampler, VitConfig, masking};
-use dbp_host::train::{AdamW, AdamWConfig};
+use dbp_host::train::{AdamWConfig, Optimizer};
 use tch::{Device, Kind, Tensor};
 
 use crate::{FLOAT, Result};
@@ -74,7 +74,7 @@ pub fn decorrelate(model: &Mae, options: &DecorOptions) -> Result<()> {
 /// A model in training.
 pub struct Trainer {
     model: Mae,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     images: Tensor,
     path: Path,
     step: u64,
@@ -86,7 +86,7 @@ impl Trainer {
         if let Some(options) = decor {
             decorrelate(&model, options)?;
         }
-        let optimizer = AdamW::new(model.registry().clone(), AdamWConfig::default())?;
+        let optimizer = Optimizer::new(model.registry().clone(), AdamWConfig::default())?;
         Ok(Self { model, optimizer, images: images.shallow_clone(), path, step: 0 })
     }
 
@@ -98,7 +98,7 @@ impl Trainer {
         let noise = masking::noise(&place, self.images.size()[0], tokens, Device::Cpu)?;
         let pass = Pass { path: self.path, ..Pass::train(&place, &sampler) };
         self.model.loss_with(&self.images, &noise, pass)?.f_backward()?; // The graph ends with this line.
-        self.optimizer.step(self.optimizer.config().lr)?;
+        self.optimizer.step(self.optimizer.lr())?;
         self.model.registry().update_decorrelation()?;
         self.step += 1;
         Ok(())

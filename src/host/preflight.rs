@@ -17,7 +17,7 @@ use super::session::Session;
 use crate::energy::nvml;
 use crate::libtorch;
 use crate::train::run::Run;
-use crate::train::{AdamW, TrainError};
+use crate::train::{Optimizer, TrainError};
 
 /// Checkpoints on disk while one is written: the last, the best, and the new one beside them.
 const CHECKPOINTS: u64 = 3;
@@ -29,7 +29,7 @@ struct Needs {
     /// Every R.
     decorrelation: u64,
     gradients: u64,
-    /// The optimizer's two moments of every parameter, and those of them that are there already.
+    /// What the optimizer remembers of every parameter, and what of it is there already.
     moments: u64,
     moments_there: u64,
     /// One checkpoint: model with R, and moments.
@@ -53,7 +53,7 @@ struct Room {
 ///
 /// # Errors
 /// Of the machine's kind, with the numbers and what would help.
-pub fn check(session: &Session, run: &Run, optimizer: Option<&AdamW>, name: &str) -> Result<(), Failure> {
+pub fn check(session: &Session, run: &Run, optimizer: Option<&Optimizer>, name: &str) -> Result<(), Failure> {
     if run.step() >= run.total() {
         return Ok(()); // Nothing is left to do.
     }
@@ -72,7 +72,7 @@ pub fn check(session: &Session, run: &Run, optimizer: Option<&AdamW>, name: &str
 }
 
 impl Needs {
-    fn of(run: &Run, optimizer: Option<&AdamW>) -> Result<Self, TrainError> {
+    fn of(run: &Run, optimizer: Option<&Optimizer>) -> Result<Self, TrainError> {
         let model = run.model();
         let mut trained = 0;
         model.each_parameter(|parameter| -> Result<(), TrainError> {
@@ -83,7 +83,7 @@ impl Needs {
         let is_r = |name: &str| name.rsplit('.').next().is_some_and(|last| last.starts_with("decorrelation"));
         let sum = |of_r: bool| state.iter().filter(|(name, _)| is_r(name) == of_r).map(|(_, t)| bytes_of(t)).sum();
         let (parameters, decorrelation): (u64, u64) = (sum(false), sum(true));
-        let moments = if optimizer.is_some() { 2 * trained } else { 0 }; // A script's own may keep none.
+        let moments = optimizer.map_or(Ok(0), Optimizer::state_bytes)?; // A script's own may keep none.
         Ok(Self {
             parameters,
             decorrelation,

@@ -1,9 +1,10 @@
-//! What tch lacks: errors without C++ frames, in-place fused AdamW, and CUDA that is loaded when it is first asked for.
+//! What tch lacks: errors without C++ frames, in-place updates of many tensors, and CUDA that is loaded when it is first asked for.
 
 mod allocator;
 mod cuda;
 mod overflow;
 mod shim;
+mod updates;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -12,6 +13,7 @@ use thiserror::Error;
 pub use cuda::{cuda_bus_id, exit_now, load as load_cuda};
 pub use overflow::guard_stack;
 pub use shim::{AdamWStep, clear_grads, fused_adamw, grad_enabled};
+pub use updates::{ScheduleFreeStep, SgdStep, fused_sgd, lerp, schedule_free_adamw};
 
 /// A failed libtorch operation: the first line of its message, without the C++ stack that follows.
 #[derive(Clone, Debug, Error)]

@@ -8,7 +8,7 @@ use torch_sys::C_tensor;
 
 use super::{TorchError, TorchResult};
 
-type TensorList = *const *const C_tensor;
+pub(super) type TensorList = *const *const C_tensor;
 
 unsafe extern "C" {
     fn dbp_fused_adamw(
@@ -32,12 +32,12 @@ unsafe extern "C" {
 /// Room for a libtorch message; longer ones are cut.
 const ERROR_CAPACITY: usize = 4096;
 
-fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
+pub(super) fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
     tensors.iter().map(Tensor::as_ptr).collect()
 }
 
 /// Runs a shim function with a buffer for its message.
-fn call(function: impl FnOnce(*mut c_char, usize) -> i32) -> TorchResult<()> {
+pub(super) fn call(function: impl FnOnce(*mut c_char, usize) -> i32) -> TorchResult<()> {
     let mut error = [0 as c_char; ERROR_CAPACITY];
     if function(error.as_mut_ptr(), ERROR_CAPACITY) == 0 {
         return Ok(());

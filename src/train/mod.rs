@@ -1,4 +1,4 @@
-//! What makes a run of training: the optimizer, and the run directory with its checkpoints,
+//! What makes a run of training: optimizers, and the run directory with its checkpoints,
 //! metrics and pictures. The loop itself is a script's (`stdlib/mae.rhai`).
 
 pub mod checkpoint;
@@ -18,4 +18,4 @@ pub mod tensorboard;
 pub mod weights;
 
 pub use error::{TrainError, TrainResult};
-pub use optimizer::{AdamW, AdamWConfig};
+pub use optimizer::{AdamWConfig, AdjustLr, MuonConfig, Optimizer, OptimizerConfig, ScheduleFreeConfig, SgdConfig};

@@ -17,7 +17,7 @@ use super::cost::Cost;
 use super::error::At;
 pub use super::goal::{Best, Goal};
 use super::metrics::LineLog;
-use super::optimizer::AdamW;
+use super::optimizer::Optimizer;
 use super::pictures::{self, Picture};
 use super::record;
 pub use super::record::Status;
@@ -39,7 +39,7 @@ pub struct Setup {
     pub dir: PathBuf,
     pub model: Rc<Registry>,
     /// `None` where the script updates the weights itself.
-    pub optimizer: Option<Rc<AdamW>>,
+    pub optimizer: Option<Rc<Optimizer>>,
     /// Facts for `run.json`: name, arguments, recipe, seed, versions, device.
     pub record: Map<String, Value>,
     /// `None` where nobody said.
@@ -233,10 +233,23 @@ impl Run {
         &self.setup.goal.figure
     }
 
-    pub fn begin_step(&mut self) {
+    /// Errors: those of [`Optimizer::set_averaged`].
+    pub fn begin_step(&mut self) -> TrainResult<()> {
+        self.set_averaged(false)?;
         self.in_step = true;
         self.setup.model.begin_step(self.step, self.epoch());
         self.resume_clock();
+        Ok(())
+    }
+
+    /// Puts the weights to evaluate at into the model, or those to train at; which of them were there.
+    ///
+    /// Errors: those of [`Optimizer::set_averaged`].
+    pub fn set_averaged(&self, averaged: bool) -> TrainResult<bool> {
+        let Some(optimizer) = &self.setup.optimizer else { return Ok(averaged) };
+        let before = optimizer.is_averaged();
+        optimizer.set_averaged(averaged)?;
+        Ok(before)
     }
 
     /// Ends and saves a step that the loop left by `break`.
@@ -424,8 +437,11 @@ impl Run {
         let trained_on = model.trained_on();
         let metadata = model.architecture().map(|said| weights::metadata(&said, trained_on.as_ref()));
         let slot = Slot::new(&self.setup.dir.join("checkpoints"), name).describing(metadata);
-        let optimizer = self.setup.optimizer.as_ref().map_or(Vec::new(), |optimizer| optimizer.state());
-        slot.save(&model.state(), &optimizer, &state).map_err(|err| match err {
+        let (weights, optimizer) = match &self.setup.optimizer {
+            Some(optimizer) => (optimizer.average(model.state())?, optimizer.state()),
+            None => (model.state(), Vec::new()),
+        };
+        slot.save(&weights, &optimizer, &state).map_err(|err| match err {
             TrainError::Diverged(what) => TrainError::Diverged(format!("{what} at step {}", self.step)),
             err => err,
         })?;

@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::TrainResult;
 use super::checkpoint::Slot;
-use super::optimizer::AdamW;
+use super::optimizer::Optimizer;
 use crate::energy::reading::Reading;
 use crate::nn::{DecorState, Registry};
 
@@ -54,7 +54,7 @@ impl Carried {
     /// taken over where both have one, and folded in where only the checkpoint does. Moments that do not fit start anew.
     ///
     /// Errors: [`super::TrainError::Nn`] for weights that do not fit; then all are as they were. `None` where nothing was trained.
-    pub fn take(from: &Path, model: &Registry, optimizer: Option<&AdamW>) -> TrainResult<Option<Self>> {
+    pub fn take(from: &Path, model: &Registry, optimizer: Option<&Optimizer>) -> TrainResult<Option<Self>> {
         let Some((weights, moments, state)) = Slot::new(&from.join("checkpoints"), "last").load::<State>()? else {
             return Ok(None);
         };

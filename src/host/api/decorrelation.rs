@@ -116,9 +116,14 @@ fn stop_at(options: &OptionMap, value: Dynamic) -> ScriptResult<StopAt> {
 
 /// One pattern, or an array of them.
 fn patterns(ctx: &NativeCallContext, patterns: Dynamic) -> ScriptResult<Vec<String>> {
+    patterns_of(ctx, "patterns", patterns)
+}
+
+/// The same for patterns that are the option `name`.
+pub(super) fn patterns_of(ctx: &NativeCallContext, name: &str, patterns: Dynamic) -> ScriptResult<Vec<String>> {
     let one = |pattern: Dynamic| {
         let shown = in_words(ctx.engine(), &pattern);
-        pattern.into_string().map_err(|_| script_error(ctx, format!("patterns: expected texts, got {shown}")))
+        pattern.into_string().map_err(|_| script_error(ctx, format!("{name}: expected texts, got {shown}")))
     };
     match patterns.read_lock::<Array>() {
         Some(all) => all.iter().cloned().map(one).collect(),

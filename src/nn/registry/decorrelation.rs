@@ -81,7 +81,9 @@ impl Registry {
     }
 
     /// A gradient that waits in some `A = W R` would be lost with it.
-    pub(super) fn refuse_pending_gradients(&self, what: &str) -> NnResult<()> {
+    ///
+    /// Errors: [`crate::nn::NnError::Config`] if there is one; `what` is what would lose it.
+    pub fn refuse_pending_gradients(&self, what: &str) -> NnResult<()> {
         self.layers.borrow().iter().try_for_each(|layer| layer.refuse_pending_gradient(what))
     }
 
@@ -275,6 +277,7 @@ impl Registry {
     /// Folds every R into its weight, `W ← W R`, and drops it: outputs stay the same.
     pub fn fuse(&self) -> NnResult<()> {
         self.refuse_pending_gradients("fuse")?;
+        self.replaced.set(self.replaced.get() + 1);
         self.layers.borrow().iter().try_for_each(|layer| layer.fuse())
     }
 }

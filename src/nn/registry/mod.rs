@@ -62,6 +62,8 @@ pub struct Registry {
     architecture: RefCell<Option<Architecture>>,
     trained_on: RefCell<Option<TrainedOn>>,
     standing: Cell<initial::Standing>,
+    /// How often weights were loaded or fused.
+    replaced: Cell<u64>,
 }
 
 impl Registry {
@@ -79,6 +81,7 @@ impl Registry {
             architecture: RefCell::default(),
             trained_on: RefCell::default(),
             standing: Cell::default(),
+            replaced: Cell::default(),
         })
     }
 
@@ -109,8 +112,18 @@ impl Registry {
     pub fn after_step(&self) -> NnResult<()> {
         let tensors: Vec<Tensor> = self.parameters.borrow().iter().map(|p| p.tensor.shallow_clone()).collect();
         crate::libtorch::clear_grads(&tensors)?;
-        self.layers.borrow().iter().for_each(|layer| layer.invalidate());
+        self.forget_products();
         Ok(())
+    }
+
+    /// Drops what was computed of the weights and kept: call after they have changed.
+    pub fn forget_products(&self) {
+        self.layers.borrow().iter().for_each(|layer| layer.invalidate());
+    }
+
+    /// How often all weights were replaced, by loading or fusing: one that remembers them has to begin anew.
+    pub fn replaced(&self) -> u64 {
+        self.replaced.get()
     }
 
     /// Tells the model where its weight learning rate stands relative to its peak.
@@ -238,6 +251,7 @@ impl Registry {
         }
         tch::no_grad(|| sources.into_iter().try_for_each(|(own, found)| own.shallow_clone().f_copy_(&found)))?;
         layers.iter().for_each(|layer| layer.invalidate());
+        self.replaced.set(self.replaced.get() + 1);
         Ok(())
     }
 }

@@ -120,7 +120,8 @@ mod methods {
         run.run.borrow().validation_due(u64::try_from(step).unwrap_or(0))
     }
 
-    /// Calls `work(run)` with the clock stopped: it does not count as training.
+    /// Calls `work(run)` with the clock stopped: it does not count as training. The model has the weights to evaluate at meanwhile,
+    /// if they are others than those to train at (`optim::schedule_free_adamw`).
     ///
     /// ```rhai
     /// let val = loader.validation(images);
@@ -137,8 +138,10 @@ mod methods {
     pub fn untimed(ctx: NativeCallContext, run: &mut RunHandle, work: FnPtr) -> ScriptResult<Dynamic> {
         let was_running = run.run.borrow_mut().pause();
         run.run.borrow().mark();
+        let was_averaged = run.run.borrow().set_averaged(true).map_err(|err| script_error(&ctx, err))?;
         let result = work.call_within_context::<Dynamic>(&ctx, (run.clone(),));
         let mut inner = run.run.borrow_mut();
+        inner.set_averaged(was_averaged).map_err(|err| script_error(&ctx, err))?;
         inner.mark();
         if was_running {
             inner.resume_clock();

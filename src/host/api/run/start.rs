@@ -22,7 +22,7 @@ use crate::nn::{Registry, TrainedOn};
 use crate::train::checkpoint::replace_file;
 use crate::train::experiment::write_sources;
 use crate::train::run::{Carried, Goal, Run, Setup};
-use crate::train::{AdamW, TrainError};
+use crate::train::{Optimizer, TrainError};
 
 /// What `run.json` will hold.
 type Record = serde_json::Map<String, Value>;
@@ -137,7 +137,7 @@ pub fn start(ctx: &NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
 }
 
 /// Under `watch --continue`: weights, moments and step of the run that an edit has stopped at this place of the script.
-fn carried(session: &Session, model: &Registry, optimizer: Option<&AdamW>, record: &mut Record) -> Option<Carried> {
+fn carried(session: &Session, model: &Registry, optimizer: Option<&Optimizer>, record: &mut Record) -> Option<Carried> {
     let from = session.warm.carried(session.runs.count())?;
     match Carried::take(&from, model, optimizer) {
         Ok(carried) => {

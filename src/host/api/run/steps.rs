@@ -62,6 +62,8 @@ impl State {
         }
         if let Ok(mut run) = self.handle.run.try_borrow_mut() {
             run.pause();
+            // Whatever comes after the loop evaluates. Where gradients are left over, `untimed` says what is wrong.
+            let _ = run.set_averaged(true);
         }
         if let Some(session) = self.handle.session.upgrade() {
             session.set_in_training(false);
@@ -144,7 +146,7 @@ impl Steps {
         }
         session.set_in_training(true);
         self.state.in_step.set(true);
-        run.begin_step();
+        run.begin_step().map_err(unplaced)?;
         Ok(Some(run.step() as INT))
     }
 
@@ -257,6 +259,7 @@ impl Steps {
         if !defined {
             return Ok(());
         }
+        self.state.handle.run.borrow().set_averaged(true).map_err(unplaced)?;
         let engine = session.engine();
         let source = global.source.as_deref();
         let ctx = NativeCallContext::new_with_all_fields(&engine, name, source, &global, Position::NONE);

@@ -288,6 +288,21 @@ fn another_figure_and_another_band_can_be_asked_for() {
 }
 
 #[test]
+fn what_was_edited_between_two_runs_is_another_arm() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, seed: u64, script: &str| {
+        let dir = Made::new("probe", seed, &[0.9, 0.8]).write(&folder.path().join(name));
+        fs::write(dir.join("script.rhai"), script).unwrap();
+    };
+    let arms = || read(&[folder.path().to_owned()]).sections[0].arms.clone();
+    run("a", 0, "first");
+    run("b", 1, "second");
+    assert_eq!(arms(), ["probe"]); // An edit between two seeds may be one of a comment.
+    run("c", 0, "second");
+    assert_eq!(arms(), ["script 1", "script 2"]);
+}
+
+#[test]
 fn segmentation_is_judged_by_its_own_figure() {
     let folder = tempfile::tempdir().unwrap();
     for (name, gain) in [("scratch", 0.0), ("pre-trained", 0.125)] {
@@ -344,7 +359,7 @@ fn no_broken_file_is_fatal() {
         state as usize % below
     };
     let (mut problems, mut whole) = (0, 0);
-    for case in 0..200 {
+    for case in 0..120 {
         let file = &files[case % files.len()];
         let text = fs::read_to_string(file).unwrap();
         let colons: Vec<usize> = text.match_indices(':').map(|(at, _)| at).collect();
@@ -367,5 +382,5 @@ fn no_broken_file_is_fatal() {
         whole += usize::from(!report.is_empty());
         fs::write(file, text).unwrap();
     }
-    assert!(problems > 50 && whole > 150, "{problems} with problems, {whole} with something to report");
+    assert!(problems > 30 && whole > 90, "{problems} with problems, {whole} with something to report");
 }

@@ -1,5 +1,6 @@
 //! The tables of a report as CSV (RFC 4180): a file for each, a column more for what stands behind ±.
 
+use super::number::plain;
 use super::table::{Cell, Format, Table};
 use super::{Block, Report, Section};
 
@@ -25,7 +26,7 @@ fn add(section: &Section, prefix: &str, files: &mut Vec<(String, String)>) {
     }
 }
 
-/// Numbers in full, percentages as shares of 1; what is absent is empty.
+/// Numbers with all their digits, percentages as shares of 1; what is absent is empty.
 fn text(table: &Table) -> String {
     let spread = |column: usize| {
         table.rows.iter().any(|row| matches!(row.cells.get(column), Some(Cell::Number { spread: Some(_), .. })))
@@ -58,8 +59,12 @@ fn text(table: &Table) -> String {
     lines.join("\r\n")
 }
 
+/// Ten digits that count: more would be those of rounding.
 fn number(value: f64, format: Format) -> String {
-    if format == Format::Fixed(0) && value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value}") }
+    if format == Format::Fixed(0) && value.fract() == 0.0 {
+        return format!("{value:.0}");
+    }
+    format!("{value:.9e}").parse().map_or_else(|_| plain(value), plain)
 }
 
 fn field(text: &str) -> String {

@@ -254,8 +254,8 @@ fn not_run(grid: &Grid, arms: &[Arm]) -> Option<String> {
     let planned_run = |run: &&&RunRecord| run.cell.as_ref().is_some_and(|cell| grid.settings.contains(&cell.setting));
     let there = arms.iter().flat_map(|arm| &arm.runs).filter(planned_run).count();
     let missing = planned.saturating_sub(there);
-    let have = if missing == 1 { "has" } else { "have" };
-    (missing > 0).then(|| format!("{missing} of the {planned} runs of this grid {have} not started."))
+    let are = if missing == 1 { "is" } else { "are" };
+    (missing > 0).then(|| format!("{missing} of the {planned} runs of this grid {are} not here."))
 }
 
 /// The figure asked for, or else what decides which checkpoint is best, and the validation loss where it is another.

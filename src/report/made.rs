@@ -24,6 +24,7 @@ pub fn run(seed: Option<u64>, seconds: f64, figure: &str, values: &[f64]) -> Run
         cell: None,
         lines: values.iter().enumerate().map(line).collect(),
         layers: Vec::new(),
+        script: None,
         pictures: Vec::new(),
         problems: Vec::new(),
     }

@@ -88,6 +88,8 @@ pub struct RunRecord {
     pub cell: Option<GridCell>,
     pub lines: Vec<Line>,
     pub layers: Vec<LayerLine>,
+    /// The script that ran, where it was kept.
+    pub script: Option<Vec<u8>>,
     /// In order of their names, which end in the step.
     pub pictures: Vec<PathBuf>,
     /// Files that could not be read, and are left out of an otherwise whole run.
@@ -191,6 +193,7 @@ pub fn read_run(dir: &Path) -> Result<Option<RunRecord>, String> {
         cell,
         lines,
         layers,
+        script: fs::read(dir.join("script.rhai")).ok(),
         pictures: pictures(&dir.join("pictures")),
         problems,
         record,

@@ -172,17 +172,12 @@ pub fn table(study: &Study, goal: &Goal) -> Option<Table> {
         Column::number("p", "", Format::P),
         Column::number("p, Holm", "", Format::P),
     ]);
-    let better = if goal.better == Better::Higher { "highest" } else { "lowest" };
-    let of = if column {
-        "the baseline's".to_owned()
-    } else {
-        format!("the {better} {} of", in_sentence(&name(&goal.figure)))
-    };
-    let title = if column {
-        format!("To {of} {better} {}", in_sentence(&name(&goal.figure)))
-    } else {
-        format!("To {of} {baseline}")
-    };
+    let best = format!(
+        "{} {}",
+        if goal.better == Better::Higher { "highest" } else { "lowest" },
+        in_sentence(&name(&goal.figure))
+    );
+    let title = if column { format!("To the baseline's {best}") } else { format!("To the {best} of {baseline}") };
     let mut table = Table::new(&id("savings", study, goal), title, columns);
     for (k, one) in all.iter().enumerate() {
         let mut start = vec![Cell::text(&study.arms[one.arm].label)];
@@ -223,11 +218,11 @@ pub fn table(study: &Study, goal: &Goal) -> Option<Table> {
         }
     }
     table.drop_empty();
-    notes(&mut table, study, &all);
+    notes(&mut table, study, goal, &all);
     Some(table)
 }
 
-fn notes(table: &mut Table, study: &Study, all: &[Reaching]) {
+fn notes(table: &mut Table, study: &Study, goal: &Goal, all: &[Reaching]) {
     table.note(
         "First logged point at or better than the baseline's best, against where the baseline itself had it first; saving = 1 − \
          ratio, so a negative one cost more.",
@@ -247,6 +242,11 @@ fn notes(table: &mut Table, study: &Study, all: &[Reaching]) {
             "Where no seeds pair, runs are held against the mean of the baseline's bests, and there is no interval.",
         );
     }
+    let apart = study.arms.iter().flat_map(|arm| arm.counted()).filter_map(|run| spacing(run, goal)).max();
+    if let Some(steps) = apart.filter(|steps| *steps > 1) {
+        table
+            .note(format!("Points are {steps} steps apart: a level is reached up to so many steps before it is seen."));
+    }
     let diverged = |one: &&Reaching| study.arms[one.arm].count(Status::Diverged) > 0;
     if all.iter().any(|one| diverged(&one)) {
         table.note("A run that diverged has not reached it.");
@@ -262,22 +262,27 @@ fn notes(table: &mut Table, study: &Study, all: &[Reaching]) {
     }
 }
 
+/// The longest way between two points of a run.
+fn spacing(run: &RunRecord, goal: &Goal) -> Option<u64> {
+    let points = Curve::of(run, &goal.figure, goal.better).points(Against::Step);
+    points.windows(2).map(|pair| (pair[1].0 - pair[0].0) as u64).max()
+}
+
 /// The numbers to read first: time, energy and CO₂ to the baseline's best, as far as they are known.
 pub fn headlines(study: &Study, goal: &Goal) -> Vec<Headline> {
     let all = reaching(study, goal);
-    // Of several arms, the quickest.
-    let ratio = |one: &Reaching| {
-        let complete = one.count() == one.tried;
-        one.saving(Against::Seconds).filter(|_| complete).map_or(f64::MAX, |saving| saving.ratio)
-    };
-    let Some(one) = all.iter().filter(|one| one.tried > 0).min_by(|a, b| ratio(a).total_cmp(&ratio(b))) else {
+    // Of several arms, the quickest of those whose seeds all got there; else the one of which most did.
+    let share = |one: &Reaching| one.count() as f64 / one.tried as f64;
+    let ratio = |one: &Reaching| one.saving(Against::Seconds).map_or(f64::MAX, |saving| saving.ratio);
+    let tried = all.iter().filter(|one| one.tried > 0);
+    let Some(one) = tried.min_by(|a, b| share(b).total_cmp(&share(a)).then(ratio(a).total_cmp(&ratio(b)))) else {
         return Vec::new();
     };
     let (arm, base) = (&study.arms[one.arm].label, &study.arms[one.base].label);
-    let who = if all.len() > 1 {
-        format!("{arm}, the quickest of {} arms, against {base}", all.len())
-    } else {
-        format!("{arm} against {base}")
+    let who = match all.len() {
+        1 => format!("{arm} against {base}"),
+        count if one.count() == one.tried => format!("{arm}, the quickest of {count} arms, against {base}"),
+        count => format!("{arm}, which reached it most often of {count} arms, against {base}"),
     };
     let mut headlines = Vec::new();
     for against in [Against::Seconds, Against::Kwh, Against::Kg] {

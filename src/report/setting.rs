@@ -22,9 +22,10 @@ pub fn settings_of(runs: &[&RunRecord]) -> Vec<Map<String, Value>> {
             }
             None => {
                 let mut setting = own.clone();
-                let others = runs.iter().zip(&all);
-                let twins = others.filter(|(other, declared)| other.seed == run.seed && *declared == own);
-                setting.extend(decorrelated(run, twins.map(|(other, _)| *other)));
+                let alike: Vec<&RunRecord> =
+                    runs.iter().zip(&all).filter(|(_, declared)| *declared == own).map(|(other, _)| *other).collect();
+                setting.extend(decorrelated(run, &alike));
+                setting.extend(version(run, &alike));
                 setting
             }
         };
@@ -52,16 +53,31 @@ fn between_parents(runs: &[&RunRecord], all: &[Map<String, Value>]) -> Vec<Strin
 }
 
 /// Whether layers are decorrelated. Which ones a run chose by itself is no setting; but with everything else the same, even the
-/// seed, other layers are another one.
-fn decorrelated<'a>(run: &RunRecord, mut twins: impl Iterator<Item = &'a RunRecord>) -> Option<(String, Value)> {
+/// seed, other layers are another one. `alike` are the runs whose arguments and recipe are the same.
+fn decorrelated(run: &RunRecord, alike: &[&RunRecord]) -> Option<(String, Value)> {
     let layers = run.record.get("decorrelated")?.as_array()?;
-    let other = twins.any(|twin| twin.record.get("decorrelated") != run.record.get("decorrelated"));
+    let mut twins = alike.iter().filter(|other| other.seed == run.seed);
     let kind = match layers.len() {
-        _ if other => json!(layers),
-        0 => json!("no layers"),
-        _ => json!("layers"),
+        _ if twins.any(|twin| twin.record.get("decorrelated") != run.record.get("decorrelated")) => json!(layers),
+        0 => json!("plain"),
+        _ => json!("decorrelated"),
     };
     Some(("decorrelated".to_owned(), kind))
+}
+
+/// Which version of the script ran, where the same seed ran with several and nothing else differs: what was edited shows
+/// nowhere else.
+fn version(run: &RunRecord, alike: &[&RunRecord]) -> Option<(String, Value)> {
+    let edited = |one: &&&RunRecord| alike.iter().any(|other| other.seed == one.seed && other.script != one.script);
+    alike.iter().find(edited)?;
+    let mut versions: Vec<&Option<Vec<u8>>> = Vec::new();
+    for one in alike {
+        if !versions.contains(&&one.script) {
+            versions.push(&one.script);
+        }
+    }
+    let place = versions.iter().position(|version| **version == run.script)?;
+    Some(("script".to_owned(), json!(format!("script {}", place + 1))))
 }
 
 fn declared(run: &RunRecord) -> Map<String, Value> {

@@ -72,7 +72,8 @@ impl Browser {
         opened["sessionId"].as_str().expect("a session has a name").clone_into(&mut browser.session);
         // The browser's own first page asks for things of its own.
         browser.post("url", &json!({ "url": "about:blank" }));
-        (browser.console(), browser.requests());
+        browser.console();
+        browser.requests();
         browser
     }
 

@@ -14,7 +14,7 @@ use dbp_host::host::list::ListOptions;
 use dbp_host::host::new::Template;
 use dbp_host::host::reference::command as reference;
 use dbp_host::host::report_command::{BandChoice, ReportOptions};
-use dbp_host::host::{self, Options};
+use dbp_host::host::{self, Options, TheCell};
 
 /// Runs vision pre-training experiments written as short Rhai scripts.
 ///
@@ -340,8 +340,12 @@ struct RunArgs {
     jobs: u16,
 
     /// The one cell of a grid that this process is to run: for workers of --jobs
-    #[arg(long, value_name = "ADDRESS", hide = true, requires = "resume")]
+    #[arg(long, value_name = "ADDRESS", hide = true, requires = "root")]
     cell: Option<String>,
+
+    /// The directory of that grid
+    #[arg(long = "grid", value_name = "DIR", hide = true, requires = "cell")]
+    root: Option<PathBuf>,
 
     /// Let the script read this folder too; it reads its own folder, datasets/ and what --set names
     #[arg(long, value_name = "DIR")]
@@ -421,7 +425,7 @@ fn run(args: RunArgs, then: impl FnOnce(Options) -> i32) -> i32 {
         resume: args.resume,
         threads: args.threads.map(usize::from),
         jobs: usize::from(args.jobs),
-        cell: args.cell,
+        cell: args.cell.zip(args.root).map(|(address, root)| TheCell { address, root }),
         allow_read: args.allow_read,
         allow_write: args.allow_write,
         smoke: args.smoke,

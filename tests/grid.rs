@@ -97,7 +97,7 @@ fn what_is_done_is_not_done_again_and_new_seeds_join_it() {
     let more = grid(folder.path(), &["--set", "seeds=[0,1,2]"]).expect(0);
     assert!(more.stderr.contains("grid: 6 cells, 4 of them done already"), "{}", more.stderr);
     assert!(more.stdout.starts_with(&first.stdout), "{}", more.stdout);
-    assert_eq!(parents(folder.path()), [parent.clone()]);
+    assert_eq!(parents(folder.path()), std::slice::from_ref(&parent));
     let after = results(&parent);
     assert!(after.len() == 6 && before.iter().all(|cell| after.contains(cell)), "{after:#?}");
     assert_eq!(stamp("lr-0.1-seed-0"), touched, "what is done is not even written to");

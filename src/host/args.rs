@@ -43,6 +43,14 @@ impl Given {
         Ok(Self { texts: set.to_vec(), saved })
     }
 
+    /// What was given for `name`, whatever type it is to have.
+    pub fn raw(&self, name: &str) -> Option<Value> {
+        match self.texts.iter().rev().find(|(given, _)| given == name) {
+            Some((_, text)) => Some(serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into())),
+            None => self.saved.get(name).cloned(),
+        }
+    }
+
     /// All text in the values, which may be paths.
     pub fn texts(&self) -> Vec<String> {
         let mut texts: Vec<String> = self.texts.iter().map(|(_, text)| text.clone()).collect();

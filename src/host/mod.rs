@@ -60,7 +60,7 @@ mod weights;
 pub use diagnosis::Diagnosis;
 pub use errors::{EXIT_INTERRUPTED, Failure, Kind, ScriptResult, Stop, check_arg, script_error};
 use session::Constants;
-pub use session::{Options, Session};
+pub use session::{Options, Session, TheCell};
 pub use watch::watch;
 
 /// Name of the thread that runs scripts, by which its panics are told from others.

@@ -1,6 +1,6 @@
 //! The runs that a script makes: where each goes, what `run.json` says of it, and how they end when the script does.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
@@ -46,8 +46,8 @@ pub struct Runs {
     /// Of a grid, while it is run.
     cell: RefCell<Option<cells::Current>>,
     failed_cells: RefCell<Vec<(String, Kind)>>,
-    /// How many grids have come to their end.
-    grids: Cell<usize>,
+    /// The names of the grids that were begun.
+    grids: RefCell<Vec<String>>,
 }
 
 /// What this script has made a directory for.
@@ -303,7 +303,8 @@ pub fn skipped(datasets: &[Dataset]) -> Vec<(String, String)> {
 fn start_experiment(session: &Session) -> Result<Experiment, Failure> {
     let about = about(session);
     let sources = session.running_sources();
-    let started = match &session.options.resume {
+    let root = session.options.cell.as_ref().map(|cell| &cell.root).or(session.options.resume.as_ref());
+    let started = match root {
         Some(root) => Experiment::resume(root, about, sources)?,
         None => {
             let stamp = Local::now().format("%Y-%m-%dT%H-%M-%S").to_string();
@@ -374,7 +375,7 @@ pub fn restore_options(options: &mut Options) -> Result<(), Failure> {
 pub fn lock_resumed(options: &Options) -> Result<Option<RunLock>, Failure> {
     let Some(run) = &options.resume else { return Ok(None) };
     if options.cell.is_some() {
-        return Ok(None); // The parent is held by the process that started this one.
+        return Ok(None); // It is held by the process that started this one.
     }
     let refuse = |why: String| Failure::usage(format!("cannot resume {}: {why}", run.display()));
     if !run.exists() {
@@ -429,6 +430,7 @@ pub fn about(session: &Session) -> Map<String, Value> {
         "seed": options.seed,
         "threads": tch::get_num_threads(),
         "folder": std::env::current_dir().ok(),
+        "jobs": (options.jobs > 1).then_some(options.jobs),
         "allow_read": options.allow_read,
         "allow_write": (!options.allow_write.is_empty()).then_some(&options.allow_write),
         "smoke": options.smoke.then_some(true),

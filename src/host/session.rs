@@ -39,8 +39,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Cells of a grid that are run at once.
     pub jobs: usize,
-    /// The address of the one cell that this process is to run.
-    pub cell: Option<String>,
+    /// The one cell of a grid that this process is to run.
+    pub cell: Option<TheCell>,
     pub allow_read: Vec<PathBuf>,
     /// Folders that the script may write to, beside its run directory.
     pub allow_write: Vec<PathBuf>,
@@ -52,6 +52,14 @@ pub struct Options {
     pub max_tensor_bytes: u64,
     /// How every run's energy is accounted for.
     pub energy: EnergyOptions,
+}
+
+/// What a worker is told of the grid that it works for.
+#[derive(Clone, Debug)]
+pub struct TheCell {
+    pub address: String,
+    /// The grid's directory, whose saved sources it runs.
+    pub root: PathBuf,
 }
 
 impl Options {
@@ -144,7 +152,8 @@ impl Session {
     }
 
     fn within(options: Options, warm: Rc<Warm>, watching: Option<Rc<Watching>>) -> Result<Rc<Self>, Failure> {
-        let store = match &options.resume {
+        let saved = options.cell.as_ref().map(|cell| &cell.root).or(options.resume.as_ref());
+        let store = match saved {
             Some(run) => SourceStore::saved(run)?,
             None => SourceStore::disk(&options.script)?,
         };
@@ -361,6 +370,16 @@ impl Session {
         self.warm.open(spec)
     }
 
+    /// How many datasets were opened so far.
+    pub(super) fn opened_count(&self) -> usize {
+        self.opened.borrow().len()
+    }
+
+    /// Forgets those that were opened since there were `count`.
+    pub(super) fn forget_opened(&self, count: usize) {
+        self.opened.borrow_mut().truncate(count);
+    }
+
     /// The stamps of the datasets that were opened so far, in order: the files as they are now.
     ///
     /// # Errors
@@ -375,11 +394,15 @@ impl Session {
         self.library.store.origin(&self.options.script)
     }
 
-    /// The parameters' values as JSON, for `run.json`; one that is `()` is absent.
+    /// The parameters' values as JSON, for `run.json`; one that is `()` is absent. What was given for one whose default is not
+    /// computed yet is there as it was given.
     pub fn arguments(&self) -> serde_json::Map<String, serde_json::Value> {
         let parameters = self.parameters.borrow();
-        let given = parameters.iter().filter(|parameter| !parameter.value().is_unit());
-        given.map(|parameter| (parameter.name.clone(), to_json(parameter.value()))).collect()
+        let value = |parameter: &Parameter| match parameter.value() {
+            value if value.is_unit() => self.given.raw(&parameter.name),
+            value => Some(to_json(value)),
+        };
+        parameters.iter().filter_map(|parameter| Some((parameter.name.clone(), value(parameter)?))).collect()
     }
 
     /// The folder of the script.

@@ -161,9 +161,11 @@ impl Experiment {
             }
         }
         let about = &mut self.index.about;
-        // Those that only say which cells there are may have changed since it began.
-        if let Some(arguments) = self.about.get("arguments") {
-            about.insert("arguments".to_owned(), arguments.clone());
+        // Those that only say which cells there are may have changed since it began, and how it is run.
+        for key in ["arguments", "options"] {
+            if let Some(value) = self.about.get(key) {
+                about.insert(key.to_owned(), value.clone());
+            }
         }
         // Several grids of a script go by the first one's.
         about.entry(ADDRESS).or_insert_with(|| address.into());
@@ -175,6 +177,11 @@ impl Experiment {
             }
         }
         self.write_index(&self.root)
+    }
+
+    /// What the grids in it were made from, if there are any.
+    pub fn address(&self) -> Option<&str> {
+        self.index.about.get(ADDRESS).and_then(Value::as_str)
     }
 
     /// The directory of the cell with this address, if it has one.

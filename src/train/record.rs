@@ -30,11 +30,11 @@ pub fn is_reserved(key: &str) -> bool {
 }
 
 /// What a run keeps up to date.
-const OF_THE_RUN: [&str; 10] =
-    ["status", "step", "steps", "wall_s", "elapsed_s", "best", "lost_s", "lost_kwh", "energy", "pruned"];
+const OF_THE_RUN: [&str; 11] =
+    ["status", "error", "step", "steps", "wall_s", "elapsed_s", "best", "lost_s", "lost_kwh", "energy", "pruned"];
 
 /// What a run is started with; resuming and grouping rely on it.
-const OF_THE_START: [&str; 21] = [
+const OF_THE_START: [&str; 20] = [
     "run_id",
     "name",
     "script",
@@ -55,7 +55,6 @@ const OF_THE_START: [&str; 21] = [
     "patches",
     "smoke",
     "cell",
-    "error",
 ];
 
 /// Takes over what `run.json` said before, and adds what a kill has lost, this time and earlier: seconds and energy that were

@@ -40,10 +40,21 @@ pub fn of_script(session: &Session, over: &[String]) -> String {
     }))
 }
 
-/// Of one cell: of the script at `script`, in the grid `grid`, after these datasets were opened.
-pub fn of_cell(script: &str, grid: &str, setting: &Map<String, Value>, seed: u64, datasets: &[u64]) -> String {
+/// Of one cell: of the script at `script`, in the grid `grid`, when these datasets are open and it reads the cells `after`.
+pub fn of_cell(
+    script: &str,
+    grid: &str,
+    setting: &Map<String, Value>,
+    seed: u64,
+    datasets: &[u64],
+    after: &[&str],
+) -> String {
     let setting = sorted(&Value::Object(setting.clone()));
-    digest(&json!({ "script": script, "grid": grid, "setting": setting, "seed": seed, "datasets": datasets }))
+    let mut parts = json!({ "script": script, "grid": grid, "setting": setting, "seed": seed, "datasets": datasets });
+    if !after.is_empty() {
+        parts["after"] = json!(after);
+    }
+    digest(&parts)
 }
 
 /// The newest parent in `runs` that goes by this address.
@@ -86,16 +97,17 @@ mod tests {
     fn an_address_depends_on_every_part_and_on_no_order() {
         let map = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
         let setting = map(r#"{"lr": 0.1, "arm": "bp"}"#);
-        let address = of_cell("s", "compare", &setting, 0, &[7]);
+        let address = of_cell("s", "compare", &setting, 0, &[7], &[]);
         assert_eq!(address.len(), 32);
-        assert_eq!(address, of_cell("s", "compare", &map(r#"{"arm": "bp", "lr": 0.1}"#), 0, &[7]));
+        assert_eq!(address, of_cell("s", "compare", &map(r#"{"arm": "bp", "lr": 0.1}"#), 0, &[7], &[]));
         let others = [
-            of_cell("t", "compare", &setting, 0, &[7]),
-            of_cell("s", "other", &setting, 0, &[7]),
-            of_cell("s", "compare", &map(r#"{"arm": "bp", "lr": 0.2}"#), 0, &[7]),
-            of_cell("s", "compare", &setting, 1, &[7]),
-            of_cell("s", "compare", &setting, 0, &[8]),
-            of_cell("s", "compare", &setting, 0, &[]),
+            of_cell("t", "compare", &setting, 0, &[7], &[]),
+            of_cell("s", "other", &setting, 0, &[7], &[]),
+            of_cell("s", "compare", &map(r#"{"arm": "bp", "lr": 0.2}"#), 0, &[7], &[]),
+            of_cell("s", "compare", &setting, 1, &[7], &[]),
+            of_cell("s", "compare", &setting, 0, &[8], &[]),
+            of_cell("s", "compare", &setting, 0, &[], &[]),
+            of_cell("s", "compare", &setting, 0, &[7], &["other"]),
         ];
         assert!(others.iter().all(|other| *other != address));
     }

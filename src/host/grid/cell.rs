@@ -64,7 +64,8 @@ impl Cell {
         result.insert("setting".into(), setting);
         result.insert("seed".into(), (self.seed as i64).into());
         result.insert("status".into(), status.into());
-        result.insert("dir".into(), self.dir.as_deref().map_or("".into(), |dir| shown(dir).into()));
+        result.insert("address".into(), self.address.as_str().into());
+        result.insert("dir".into(), self.dir.as_deref().map_or("".into(), |dir| whole(dir).into()));
         result.insert("best".into(), record.get("best").map_or(Dynamic::UNIT, free));
         result.insert("wall_s".into(), record.get("wall_s").map_or(Dynamic::UNIT, free));
         result.insert("record".into(), free(&Value::Object(record)));
@@ -72,8 +73,9 @@ impl Cell {
     }
 }
 
-fn shown(dir: &Path) -> String {
-    dir.display().to_string()
+/// The whole path: it is the same in every process, so that a setting may hold it.
+fn whole(dir: &Path) -> String {
+    std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()).display().to_string()
 }
 
 /// How far a cell is.

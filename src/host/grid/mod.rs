@@ -45,11 +45,13 @@ pub struct Plan {
     pub baseline: Option<Map<String, Value>>,
     /// Arguments that only say which cells there are.
     pub over: Vec<String>,
+    /// Seeds and addresses of other grids' cells that this one's read.
+    pub after: Vec<(u64, String)>,
 }
 
 impl Plan {
-    /// For `index.json`.
-    fn about(&self) -> Value {
+    /// For `index.json`; `cells` are those that belong to it now, whatever else lies beside them.
+    fn about(&self, cells: &[Cell]) -> Value {
         let Self { name, title, text, settings, seeds, baseline, .. } = self;
         let mut about = json!({ "name": name, "title": title });
         for (key, value) in [("text", json!(text)), ("baseline", json!(baseline))] {
@@ -59,6 +61,7 @@ impl Plan {
         }
         about["settings"] = json!(settings);
         about["seeds"] = json!(seeds);
+        about["cells"] = cells.iter().map(|cell| Value::from(cell.address.as_str())).collect();
         about
     }
 
@@ -74,7 +77,9 @@ impl Plan {
                     return Err(Failure::script(format!("grid: two cells are called \"{name}\""))
                         .with_hint(format!("settings and seeds must differ; a setting may have a `{LABEL}`")));
                 }
-                let address = address::of_cell(script, &self.name, setting, *seed, datasets);
+                let after: Vec<&str> =
+                    self.after.iter().filter(|(of, _)| of == seed).map(|(_, address)| address.as_str()).collect();
+                let address = address::of_cell(script, &self.name, setting, *seed, datasets, &after);
                 cells.push(Cell { name, label, setting: setting.clone(), seed: *seed, address, dir: None });
             }
         }
@@ -116,33 +121,43 @@ pub fn run(ctx: &NativeCallContext, mut plan: Plan, function: &FnPtr) -> ScriptR
     let script = address::of_script(&session, &plan.over);
     let datasets = session.opened().map_err(|err| place(err.into()))?;
     let mut cells = plan.cells(&script, &datasets).map_err(place)?;
-    session.runs.begin_grid(&session, &script, &plan.name, plan.about()).map_err(place)?;
+    session.runs.begin_grid(&session, &script, &plan.name, plan.about(&cells)).map_err(place)?;
     for cell in &mut cells {
         cell.dir = session.runs.known_cell(&cell.address);
     }
     if let Some(wanted) = &session.options.cell {
-        let Some(cell) = cells.iter_mut().find(|cell| cell.address == *wanted) else { return Ok(results(&cells)) };
-        return Err(match run_cell(ctx, &session, &plan, cell, function, "")? {
-            Ended::Done => Stop::CellEnded.error(),
-            Ended::Failed(kind) => Stop::Failed(Failure::new(kind, format!("{} failed", cell.name))).error(),
-            Ended::Elsewhere => Stop::Failed(Failure::machine("another process is running this cell")).error(),
+        let Some(cell) = cells.iter_mut().find(|cell| cell.address == wanted.address) else {
+            return Ok(results(&cells));
+        };
+        return Err(match run_or_wait(ctx, &session, &plan, cell, function, "")? {
+            None => Stop::CellEnded.error(),
+            Some(kind) => Stop::Failed(Failure::new(kind, format!("{} failed", cell.name))).error(),
         });
     }
     let todo: Vec<usize> = (0..cells.len()).filter(|&at| !cells[at].standing().has_ended()).collect();
     let mut tally = Tally::new(&plan.name, cells.len(), todo.len());
     tally.begin();
+    // A worker comes to its cell by the script: it would meet runs that this process is at.
+    let is_alone = session.runs.count() == 0;
+    if session.options.jobs > 1 && !is_alone {
+        say("--jobs: runs stand before this grid, so its cells run one after another");
+    }
     match session.options.jobs {
-        jobs if jobs > 1 && todo.len() > 1 && session.watching.is_none() => {
+        jobs if jobs > 1 && todo.len() > 1 && session.watching.is_none() && is_alone => {
             workers::run(&session, &mut cells, &todo, jobs, &mut tally).map_err(|err| err.into_script_error(ctx))?;
         }
         _ => {
             for at in todo {
-                one_by_one(ctx, &session, &plan, &mut cells[at], function, &mut tally)?;
+                let begun = Instant::now();
+                match run_or_wait(ctx, &session, &plan, &mut cells[at], function, &tally.next())? {
+                    None => tally.ended(&cells[at], begun, 1),
+                    Some(kind) => tally.failed(&cells[at], kind),
+                }
             }
         }
     }
     tally.end();
-    session.runs.end_grid(tally.failed);
+    session.runs.note_failed_cells(tally.failed);
     Ok(results(&cells))
 }
 
@@ -150,18 +165,20 @@ fn results(cells: &[Cell]) -> Array {
     cells.iter().map(Cell::result).collect()
 }
 
-fn one_by_one(
+/// Runs one cell, or waits for the process that is at it. `Some` is how it failed.
+fn run_or_wait(
     ctx: &NativeCallContext,
     session: &Rc<Session>,
     plan: &Plan,
     cell: &mut Cell,
     function: &FnPtr,
-    tally: &mut Tally,
-) -> ScriptResult<()> {
-    let begun = Instant::now();
+    prefix: &str,
+) -> ScriptResult<Option<Kind>> {
     let mut told = false;
     loop {
-        match run_cell(ctx, session, plan, cell, function, &tally.next())? {
+        match run_cell(ctx, session, plan, cell, function, prefix)? {
+            Ended::Done => return Ok(None),
+            Ended::Failed(kind) => return Ok(Some(kind)),
             Ended::Elsewhere => {
                 if !std::mem::replace(&mut told, true) {
                     say(&format!("{}: another process is running it; waiting", cell.name));
@@ -170,18 +187,6 @@ fn one_by_one(
                     return Err(Stop::Interrupted.error());
                 }
                 std::thread::sleep(workers::LOOK);
-                if cell.standing().has_ended() {
-                    tally.ended(cell, begun, 1);
-                    return Ok(());
-                }
-            }
-            Ended::Done => {
-                tally.ended(cell, begun, 1);
-                return Ok(());
-            }
-            Ended::Failed(kind) => {
-                tally.failed(cell, kind);
-                return Ok(());
             }
         }
     }
@@ -211,7 +216,7 @@ fn run_cell(
     if cell.standing().has_ended() {
         return Ok(Ended::Done);
     }
-    let (seed, draws) = (session.seed(), session.draws());
+    let (seed, draws, opened) = (session.seed(), session.draws(), session.opened_count());
     session.set_seed(cell.seed);
     session.set_draws(0);
     session.reset_operations();
@@ -219,6 +224,7 @@ fn run_cell(
     let called = function.call_within_context::<Dynamic>(ctx, (cell.argument(),)).map(drop);
     session.set_seed(seed);
     session.set_draws(draws);
+    session.forget_opened(opened);
     session.set_in_training(false);
     let (outcome, ends_grid) = match called {
         Ok(()) if session.runs.cell_is_unused() => {
@@ -229,7 +235,8 @@ fn run_cell(
         Ok(()) => (Outcome::Done, None),
         Err(err) => match stop_of(&err) {
             Some(Stop::Interrupted | Stop::Restart | Stop::CellEnded) => (Outcome::Interrupted, Some(err)),
-            None if matches!(*err, EvalAltResult::Exit(..)) => (Outcome::Done, Some(err)),
+            // What is left of the cell is not done.
+            None if matches!(*err, EvalAltResult::Exit(..)) => (Outcome::Interrupted, Some(err)),
             _ => {
                 session.clear_stop();
                 session.reset_operations();

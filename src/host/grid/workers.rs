@@ -1,10 +1,11 @@
 //! Several cells at once: a process for each, with its share of the processor's threads.
 //!
-//! A worker is this program, resuming the grid's directory with one cell to run: it comes to the cell by the script itself,
+//! A worker is this program with the same command line and one cell to run, on the sources that the grid's directory holds: it comes to it by the script itself,
 //! reads what other cells came to off their directories, and ends behind it. So cells share nothing but files, and one that
 //! runs out of memory takes no other with it. It ends
 //! when this process does, however that happens: its standard input is a pipe that closes then.
 
+use std::ffi::OsStr;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -139,16 +140,31 @@ fn start(session: &Session, cell: &mut Cell, threads: usize) -> Result<Child, Fa
     let errors = output.try_clone().map_err(|err| failed(&dir, err))?;
     let program = std::env::current_exe().map_err(|err| failed(Path::new("this program"), err))?;
     let Some(root) = session.runs.root() else { return Err(Failure::machine("the grid has no directory")) };
+    let root = std::path::absolute(&root).map_err(|err| failed(&root, err))?;
+    let Options { script, set, resume, runs, jobs, allow_read, allow_write, smoke, .. } = &session.options;
     let Options { device, energy, max_operations, max_tensor_bytes, .. } = &session.options;
     let mut command = Command::new(&program);
-    command.arg("--resume").arg(root).arg("--cell").arg(&cell.address);
+    match resume {
+        Some(run) => command.arg("--resume").arg(run),
+        None => command.arg(script).arg("--runs").arg(runs),
+    };
+    command.arg("--grid").arg(&root).args(["--cell", &cell.address, "--jobs", &jobs.to_string()]);
+    command.args(set.iter().flat_map(|(name, value)| ["--set".to_owned(), format!("{name}={value}")]));
+    command.args(allow_read.iter().flat_map(|folder| [OsStr::new("--allow-read"), folder.as_os_str()]));
+    command.args(allow_write.iter().flat_map(|folder| [OsStr::new("--allow-write"), folder.as_os_str()]));
     command.args(["--device", &runs::device_name(*device), "--threads", &threads.to_string()]);
+    if *smoke && resume.is_none() {
+        command.arg("--smoke");
+    }
     command.args(["--max-operations", &max_operations.to_string()]);
     command.args(["--max-tensor-bytes", &max_tensor_bytes.to_string()]);
     if energy.live {
         command.arg("--carbon-live");
-        command.args(energy.country.iter().flat_map(|country| ["--country", country]));
-        command.args(energy.region.iter().flat_map(|region| ["--region", region]));
+    }
+    command.args(energy.country.iter().flat_map(|country| ["--country", country]));
+    command.args(energy.region.iter().flat_map(|region| ["--region", region]));
+    for (flag, number) in [("--pue", energy.pue), ("--carbon-intensity", energy.intensity)] {
+        command.args(number.iter().flat_map(|number| [flag.to_owned(), number.to_string()]));
     }
     command.stdin(Stdio::piped()).stdout(output).stderr(errors);
     // Ctrl-C at a terminal goes to a whole group of processes: this one passes it on, by the end of the pipe.

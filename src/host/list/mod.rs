@@ -235,6 +235,9 @@ fn parent_of(dir: &Path, index: &Map<String, Value>) -> Result<Entry, String> {
     let folders = list.iter().filter_map(|entry| entry.get("dir")?.as_str()).map(|name| dir.join(name));
     let runs: Vec<Entry> = folders.filter_map(|folder| single(&folder, held).ok()).collect();
     let mut status = runs.iter().map(|run| run.status).max_by_key(|status| status.weight()).unwrap_or(State::Stopped);
+    if status == State::Done && !is_whole(index, list, &runs) {
+        status = State::Interrupted;
+    }
     if held == Some(true) {
         status = State::Running; // Between two of its runs.
     }
@@ -263,6 +266,15 @@ fn parent_of(dir: &Path, index: &Map<String, Value>) -> Result<Entry, String> {
         pruned: index.contains_key(runs::PRUNED),
         runs,
     })
+}
+
+/// Whether every cell that the grids of a parent are to have has come to its end.
+fn is_whole(index: &Map<String, Value>, list: &[Value], runs: &[Entry]) -> bool {
+    let ended = runs.iter().filter(|run| matches!(run.status, State::Done | State::Diverged)).count();
+    let grids = index.get("grids").and_then(Value::as_array).into_iter().flatten();
+    let planned = grids.filter_map(|grid| grid.get("cells")?.as_array()).flatten();
+    let missing = planned.filter(|address| !list.iter().any(|entry| entry.get("cell") == Some(address))).count();
+    missing == 0 && ended == list.len()
 }
 
 fn text(record: &Map<String, Value>, key: &str) -> Option<String> {

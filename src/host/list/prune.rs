@@ -22,7 +22,12 @@ use crate::train::lock::{RunLock, Taken};
 /// # Errors
 /// The disk's, after what could be removed is.
 pub fn prune(entries: &[Entry], keep: usize, dry_run: bool) -> Result<(), Failure> {
-    let done = |entry: &&Entry| entry.status == State::Done && entry.runs.iter().all(|run| run.status == State::Done);
+    // A cell of a grid that diverged is a result, and not tried again.
+    let ended = |run: &Entry| matches!(run.status, State::Done | State::Diverged);
+    let done = |entry: &&Entry| match entry.runs.as_slice() {
+        [] => entry.status == State::Done,
+        runs => ended(entry) && runs.iter().all(ended),
+    };
     let mut old: Vec<&Entry> = entries.iter().filter(done).collect();
     old.truncate(old.len().saturating_sub(keep));
     let (mut freed, mut runs, mut failed) = (0, 0, None);

@@ -48,6 +48,11 @@ impl Runs {
     /// # Errors
     /// The disk's; or another process is at it.
     pub fn begin_grid(&self, session: &Session, address: &str, name: &str, grid: Value) -> Result<(), Failure> {
+        if self.grids.borrow().iter().any(|known| known == name) {
+            return Err(Failure::script(format!("grid: there is one called \"{name}\" already"))
+                .with_hint("give each grid of a script a `name` of its own: its cells are found by it"));
+        }
+        let is_first = self.grids.borrow().is_empty();
         let mut experiment = self.experiment.borrow_mut();
         let experiment = match experiment.as_mut() {
             Some(experiment) => experiment,
@@ -58,8 +63,16 @@ impl Runs {
         };
         // A worker's parent is another process's to write.
         if session.options.cell.is_none() {
+            if is_first && experiment.address().is_some_and(|known| known != address) {
+                return Err(Failure::usage(format!(
+                    "cannot resume {}: its cells were made from other arguments, or by another version",
+                    experiment.root().display()
+                ))
+                .with_hint("run the script itself with these arguments: that makes a directory of its own"));
+            }
             experiment.begin_grid(address, name, grid)?;
         }
+        self.grids.borrow_mut().push(name.to_owned());
         self.follow(experiment);
         Ok(())
     }
@@ -154,12 +167,14 @@ impl Runs {
         for made in &made {
             match made {
                 Made::Run { open: Some(open), .. } => {
-                    if let (Some(error), Ok(mut run)) = (&error, open.run.try_borrow_mut()) {
-                        let status = run.status();
-                        run.note("error", json!(error))?;
-                        debug_assert_eq!(run.status(), status, "a note says nothing of how a run stands");
-                    }
                     finish_run(session, open, status_of(outcome))?;
+                    if let (Some(error), Ok(mut run)) = (&error, open.run.try_borrow_mut()) {
+                        run.note("error", json!(error))?;
+                        // What failed behind the last step is not done either.
+                        if run.status() == Status::Done {
+                            run.finish(status_of(outcome))?;
+                        }
+                    }
                 }
                 Made::Output(output) => {
                     if let Some(error) = &error {
@@ -176,15 +191,14 @@ impl Runs {
         Ok(())
     }
 
-    /// A grid has come to its end. Cells that failed are remembered: the script's exit code says so.
-    pub fn end_grid(&self, failed: Vec<(String, Kind)>) {
-        self.grids.set(self.grids.get() + 1);
+    /// Remembers cells that failed: the script's exit code says so.
+    pub fn note_failed_cells(&self, failed: Vec<(String, Kind)>) {
         self.failed_cells.borrow_mut().extend(failed);
     }
 
-    /// The directory of the grids that came to their end.
+    /// The directory of this script's grids, if it has any.
     pub fn grids(&self) -> Option<PathBuf> {
-        if self.grids.get() > 0 { self.root() } else { None }
+        if self.grids.borrow().is_empty() { None } else { self.root() }
     }
 
     /// What is to be said of cells that failed, once the script has ended.

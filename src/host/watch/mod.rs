@@ -151,7 +151,8 @@ impl Watching {
         self.accept(&next);
         match edit {
             Edit::None => {}
-            Edit::Hooks(_) if !begun => self.restart.set(true),
+            // A cell's address says what all of it was made from.
+            Edit::Hooks(_) if !begun || session.runs.cell_name().is_some() => self.restart.set(true),
             Edit::Hooks(changed) => {
                 let Some(ast) = next.compiled(next.store.script_key()) else { return false };
                 session.library.add_patch(&next);

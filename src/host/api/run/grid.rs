@@ -26,7 +26,8 @@ mod functions {
     /// go on with what was interrupted, try what failed, and add what is new. With `--jobs N` that many cells run at
     /// once. A cell that fails or diverges stops no other; the exit code tells of failed ones at the end.
     ///
-    /// Each result has `name`, `setting`, `seed`, `status`, `dir`, `best` and `wall_s` as the run has them, and `record`, all of `run.json`.
+    /// Each result has `name`, `label`, `setting`, `seed`, `address`, `status`, `dir`, `best` and `wall_s` as the run has them, and
+    /// `record`, all of `run.json`.
     /// `std/ablate` makes settings out of axes, and reads results.
     ///
     /// Options:
@@ -37,6 +38,7 @@ mod functions {
     /// - `baseline` (map): the entries of the setting that the report compares the others with
     /// - `over` (array of string): names of arguments that only say which cells there are, so that a change of them leaves those that are
     ///   done; one called `seeds` is always among them
+    /// - `after` (array of maps): results of other grids that the cells read, each those of its own seed: where these were made anew, so is it
     ///
     /// ```rhai
     /// let settings = [#{ lr: 0.1 }, #{ lr: 0.2 }];
@@ -104,8 +106,22 @@ fn plan(ctx: &NativeCallContext, options: Map) -> ScriptResult<Plan> {
         }
         names.push(name);
     }
+    let mut after = Vec::new();
+    for result in options.get::<Array>("after")?.unwrap_or_default() {
+        let Some(of) = address_of(&result) else {
+            return Err(options.error("after: expected results of another grid"));
+        };
+        after.push(of);
+    }
     options.finish()?;
-    Ok(Plan { name, title, text, settings, seeds: numbers, baseline, over: names })
+    Ok(Plan { name, title, text, settings, seeds: numbers, baseline, over: names, after })
+}
+
+/// Seed and address of a result.
+fn address_of(result: &Dynamic) -> Option<(u64, String)> {
+    let result = result.read_lock::<Map>()?;
+    let seed = u64::try_from(result.get("seed")?.as_int().ok()?).ok()?;
+    Some((seed, result.get("address")?.clone().into_string().ok()?))
 }
 
 /// A setting as `run.json` has it; its entries are numbers, text, flags, lists and maps.

@@ -138,6 +138,9 @@ pub fn start(ctx: &NativeCallContext, options: Map) -> ScriptResult<RunHandle> {
 
 /// Under `watch --continue`: weights, moments and step of the run that an edit has stopped at this place of the script.
 fn carried(session: &Session, model: &Registry, optimizer: Option<&Optimizer>, record: &mut Record) -> Option<Carried> {
+    if session.runs.cell_name().is_some() {
+        return None; // A cell is what its address says, and no more.
+    }
     let from = session.warm.carried(session.runs.count())?;
     match Carried::take(&from, model, optimizer) {
         Ok(carried) => {

@@ -16,7 +16,8 @@ const MAX_MAP_HEIGHT: f64 = 640.0;
 const MAX_NAMED: usize = 8;
 /// The area is at least this wide, on a phone.
 const NARROW: f64 = 190.0;
-const NARROW_WORDS: f64 = 120.0;
+/// What a small phone leaves for names and area together.
+const NARROWEST: f64 = 270.0;
 const FOOTNOTES: [&str; 6] = ["*", "†", "‡", "§", "¶", "‖"];
 
 struct Map<'a> {
@@ -46,7 +47,7 @@ pub fn draw(map: &HeatMap, range: Option<(f64, f64)>) -> Option<(String, String)
     let scale = range.map_or(own, |(low, high)| Scale { low, high, log: own.log });
     let row_height = match () {
         () if map.print_values => 34.0,
-        () => (MAX_MAP_HEIGHT / rows.max(1) as f64).floor().clamp(6.0, 22.0),
+        () => (MAX_MAP_HEIGHT / rows.max(1) as f64).floor().clamp(6.0, 17.0),
     };
     let map = Map { map, scale, rows, columns, row_height, notes: notes(map) };
     let legend = map.notes.iter().map(|note| format!("{} {}", note.sign, note.text)).collect::<Vec<_>>().join(" · ");
@@ -98,7 +99,7 @@ impl Map<'_> {
         }
         out.push_str(&if self.rows * self.columns > MAX_SINGLE { self.by_level() } else { self.one_by_one() });
         out.push_str(&self.column_names(height));
-        out.push_str(&self.color_bar(height + 56.0));
+        out.push_str(&self.color_bar(height + 56.0, left));
         out + "</svg>"
     }
 
@@ -241,7 +242,7 @@ impl Map<'_> {
     }
 
     /// The levels from the lowest value to the highest, with both and the middle one named.
-    fn color_bar(&self, top: f64) -> String {
+    fn color_bar(&self, top: f64, left: f64) -> String {
         let reversed = self.map.better == Better::Lower;
         let wide = 1.0 / LEVELS as f64;
         let mut out = String::new();
@@ -264,7 +265,7 @@ impl Map<'_> {
         let log = if self.scale.log { ", logarithmic" } else { "" };
         let words = format!("{}{log}", self.map.value.caption());
         // Long words end with the bar instead, and may begin below the names of rows.
-        let (x, anchor) = if text_width(&words) < NARROW_WORDS { ("0", "start") } else { ("100%", "end") };
+        let (x, anchor) = if left + text_width(&words) < NARROWEST { ("0", "start") } else { ("100%", "end") };
         let (y, words) = (pixels(top - 6.0), escape(&words));
         out.push_str(&format!(r#"<text class="words" x="{x}" y="{y}" text-anchor="{anchor}">{words}</text>"#));
         out

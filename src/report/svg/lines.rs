@@ -83,8 +83,8 @@ fn draw_view(chart: &LineChart, view: &View, y: &Scale) -> String {
     chart.levels.iter().for_each(|level| out.push_str(&draw_level(level, view, &area)));
     for series in &view.series {
         out.push_str(&markers(series, &area, chart, view));
-        series.marks.iter().for_each(|mark| out.push_str(&draw_mark(series, mark, &area)));
     }
+    out.push_str(&draw_marks(view, &area));
     for label in &labels {
         out.push_str(&format!(
             r#"<text class="direct {}" x="100%" dx="8" y="{}">{}</text>"#,
@@ -277,23 +277,65 @@ fn crossings(series: &Series, xs: (f64, f64), ys: (f64, f64), area: &Area) -> us
     (0..PROBES).map(probe).filter(within).count()
 }
 
-fn draw_mark(series: &Series, mark: &Mark, area: &Area) -> String {
-    if !area.holds(mark.x, mark.y) {
-        return String::new();
+/// Marks with their words, each in the one of four corners where the fewest curves and words before it are.
+fn draw_marks(view: &View, area: &Area) -> String {
+    let mut taken: Vec<Words> = Vec::new();
+    let mut out = String::new();
+    let marks = view.series.iter().flat_map(|series| series.marks.iter().map(move |mark| (series.arm, mark)));
+    for (arm, mark) in marks.filter(|(_, mark)| area.holds(mark.x, mark.y)) {
+        let (x, y) = (area.x.at(mark.x), area.height(mark.y));
+        let share = (text_width(&mark.text) + 12.0) / USUAL_WIDTH;
+        let mut best: Option<(usize, Words)> = None;
+        for (anchor, dx, from) in [("start", 10, x), ("end", -10, x - share)] {
+            for (dy, top) in [(-8, y - 20.0), (17, y + 5.0)] {
+                let words = Words { anchor, dx, dy, x: (from, from + share), y: (top, top + 15.0) };
+                let outside = from < 0.0 || from + share > 1.0 || top < -8.0 || top + 15.0 > HEIGHT;
+                let crossed: usize = view.series.iter().map(|series| crossings(series, words.x, words.y, area)).sum();
+                let over = taken.iter().filter(|other| words.overlaps(other)).count();
+                let cost = crossed + 100 * over + 1000 * usize::from(outside);
+                if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                    best = Some((cost, words));
+                }
+            }
+        }
+        if let Some((_, words)) = best {
+            out.push_str(&draw_mark(arm, mark, (x, y), &words));
+            taken.push(words);
+        }
     }
-    let (x, y) = (area.x.at(mark.x), area.height(mark.y));
-    let class = arm_class(series.arm);
+    out
+}
+
+/// Where a mark's words are set, and the room that they take: fractions of the width, pixels of the height.
+struct Words {
+    anchor: &'static str,
+    dx: i32,
+    dy: i32,
+    x: (f64, f64),
+    y: (f64, f64),
+}
+
+impl Words {
+    fn overlaps(&self, other: &Self) -> bool {
+        let meet = |a: (f64, f64), b: (f64, f64)| a.0 < b.1 && b.0 < a.1;
+        meet(self.x, other.x) && meet(self.y, other.y)
+    }
+}
+
+fn draw_mark(arm: usize, mark: &Mark, (x, y): (f64, f64), words: &Words) -> String {
+    let class = arm_class(arm);
     let shape = match mark.kind {
         MarkKind::Ring => "M-6.5 0a6.5 6.5 0 1 0 13 0a6.5 6.5 0 1 0-13 0z",
         MarkKind::Cross => "M-4.5-4.5l9 9m0-9l-9 9",
     };
-    let (anchor, dx) = if x > 0.6 { ("end", -10) } else { ("start", 10) };
-    let dy = if y < 20.0 { 16 } else { -8 };
     format!(
-        r#"<svg x="{0}" y="{1}" overflow="visible"><path class="sign {class}" d="{shape}"><title>{2}</title></path><text class="note {class}" x="{dx}" y="{dy}" text-anchor="{anchor}">{2}</text></svg>"#,
+        r#"<svg x="{0}" y="{1}" overflow="visible"><path class="sign {class}" d="{shape}"><title>{2}</title></path><text class="note {class}" x="{3}" y="{4}" text-anchor="{5}">{2}</text></svg>"#,
         percent(x),
         pixels(y),
-        escape(&mark.text)
+        escape(&mark.text),
+        words.dx,
+        words.dy,
+        words.anchor
     )
 }
 
@@ -395,6 +437,21 @@ mod tests {
         let mut early = chart(&[0.5, 0.8]);
         early.views[0].series[1].points[1].x = 40.0;
         assert!(!drawn(&early).contains("direct"));
+    }
+
+    #[test]
+    fn words_of_marks_do_not_cover_each_other() {
+        let mut made = chart(&[0.5, 0.52, 0.54]);
+        for (i, series) in made.views[0].series.iter_mut().enumerate() {
+            let text = "reached".to_owned();
+            series.marks.push(Mark { x: 50.0 + 2.0 * i as f64, y: 0.75, text, kind: MarkKind::Ring });
+        }
+        let drawing = drawn(&made);
+        let places: Vec<&str> =
+            drawing.split(r#"<text class="note"#).skip(1).map(|note| note.split('>').next().unwrap()).collect();
+        let corner = |place: &&str| place.split_once(" x=").unwrap().1.to_owned();
+        let corners: std::collections::BTreeSet<String> = places.iter().map(corner).collect();
+        assert_eq!((places.len(), corners.len()), (3, 3), "{places:?}");
     }
 
     #[test]

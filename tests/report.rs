@@ -374,7 +374,7 @@ fn no_broken_file_is_fatal() {
         };
         fs::write(file, &broken).unwrap();
         let report = read(std::slice::from_ref(&dir));
-        let said = report.text(Some(80)) + &report.html();
+        let said = format!("{}{}", report.text(Some(80)), report.html());
         for wrong in ["NaN", "inf %", "\u{1b}"] {
             assert!(!said.contains(wrong), "case {case}, {}: {wrong}\n{broken}", file.display());
         }

@@ -68,7 +68,7 @@ impl Browser {
             "goog:chromeOptions": { "binary": chromium, "args": arguments },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
         } } });
-        let opened = browser.call("POST", "/session", &capabilities);
+        let opened = browser.call("/session", &capabilities);
         opened["sessionId"].as_str().expect("a session has a name").clone_into(&mut browser.session);
         // The browser's own first page asks for things of its own.
         browser.post("url", &json!({ "url": "about:blank" }));
@@ -122,16 +122,16 @@ impl Browser {
     }
 
     fn post(&self, command: &str, body: &Value) -> Value {
-        self.call("POST", &format!("/session/{}/{command}", self.session), body)
+        self.call(&format!("/session/{}/{command}", self.session), body)
     }
 
-    fn call(&self, method: &str, path: &str, body: &Value) -> Value {
-        let body = if method == "DELETE" { String::new() } else { body.to_string() };
+    fn call(&self, path: &str, body: &Value) -> Value {
+        let body = body.to_string();
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("chromedriver listens");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(
             stream,
-            "{method} {path} HTTP/1.1\r\nHost: localhost:{}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nHost: localhost:{}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
             self.port,
             body.len()
         )
@@ -159,10 +159,15 @@ impl Browser {
 }
 
 impl Drop for Browser {
+    /// Ends Chromium, then its driver; without a panic, for a failing test is panicking already.
     fn drop(&mut self) {
-        // Ends Chromium too. A test that is failing already must not panic again.
-        if !self.session.is_empty() && !std::thread::panicking() {
-            self.call("DELETE", &format!("/session/{}", self.session), &Value::Null);
+        if !self.session.is_empty()
+            && let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port))
+        {
+            let path = format!("/session/{}", self.session);
+            let _ = stream.set_read_timeout(Some(PATIENCE));
+            let _ = write!(stream, "DELETE {path} HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", self.port);
+            let _ = stream.read(&mut [0; 64]); // The answer comes when Chromium has ended.
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();

@@ -110,7 +110,7 @@ fn heat_map(map: &HeatMap, number: usize, ranges: &[Shared]) -> String {
     };
     let mut caption = map.caption.clone();
     if let Some(shared) = shared.filter(|shared| shared.maps > 1) {
-        let words = format!(" The {} maps of {} here have the same colors.", shared.maps, map.value.label);
+        let words = format!(" The {} maps of {} here share one scale of colors.", shared.maps, map.value.label);
         caption.push_str(&words);
     }
     if !signs.is_empty() {

@@ -30,7 +30,8 @@ fn draw_one(chart: &DotChart, scale: &Scale, narrow: bool) -> String {
     let (left, right) = if narrow { (8.0, 8.0) } else { (16.0 + names.min(MAX_LEFT), 20.0 + figures) };
     let ticks = scale.ticks_within(220.0);
     let about = format!("{}: {} by setting", chart.title, chart.value.caption());
-    let margins = Margins { top: 22.0, right, bottom: 46.0, left };
+    let top = if chart.levels.is_empty() { 4.0 } else { 22.0 };
+    let margins = Margins { top, right, bottom: 46.0, left };
     let mut out = open(if narrow { "dots narrow" } else { "dots wide" }, height, &margins, &about, "");
     for (i, row) in chart.rows.iter().enumerate() {
         let top = i as f64 * row_height;

@@ -7,6 +7,7 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ let results = run::grid(plan, |cell| {
         }
         model.forward(tensor::ones([3, 2])).mean().backward();
         opt.step();
-        run.log(#{ val_loss: scale * cell.lr + tensor::rand([1]).item() });
+        run.log(#{ val_loss: cell.lr * (scale + tensor::rand([1]).item()) });
     }
 });
 for r in results {
@@ -146,6 +147,28 @@ fn a_cell_that_fails_is_told_counted_and_tried_again() {
     }
 }
 
+/// What `dbp-host report` says of a grid, clocks aside: settings, best and final figures, and their tests.
+fn reported(parent: &Path) -> String {
+    let tables = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dbp-host"));
+    command.arg("report").arg(parent).args(["--no-html", "--csv"]).arg(tables.path());
+    Ended::of(command.output().unwrap()).expect(0);
+    let read = |name: &str| {
+        let all: Vec<PathBuf> = fs::read_dir(tables.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let found = all.iter().find(|path| path.to_string_lossy().ends_with(name));
+        fs::read_to_string(found.unwrap_or_else(|| panic!("no {name} among {all:?}"))).unwrap()
+    };
+    let figures = read("figures.csv");
+    let columns = figures.lines().next().unwrap().split(',').take_while(|column| !column.starts_with("at 0")).count();
+    assert!(columns >= 9, "{figures}");
+    let cut = |line: &str| line.split(',').take(columns).collect::<Vec<_>>().join(",") + "\n";
+    let tests = read("tests.csv");
+    let untimed = tests.lines().filter(|line| line.contains(",best,") || line.contains(",final,"));
+    let untimed: Vec<&str> = untimed.collect();
+    assert_eq!(untimed.len(), 2, "{tests}");
+    [figures.lines().map(cut).collect::<String>(), read("settings.csv"), untimed.join("\n")].concat()
+}
+
 /// Waits until `path` holds `text`.
 fn wait_for(path: &Path, text: &str) {
     let begun = Instant::now();
@@ -159,6 +182,7 @@ fn wait_for(path: &Path, text: &str) {
 fn a_stopped_grid_ends_as_one_that_was_not() {
     let whole = place();
     let want = grid(whole.path(), &[]).expect(0);
+    let report = reported(&only_run(&whole.path().join("runs")));
     for (jobs, signal) in [("1", Signal::SIGINT), ("1", Signal::SIGKILL), ("2", Signal::SIGINT), ("2", Signal::SIGKILL)]
     {
         let folder = place();
@@ -181,6 +205,8 @@ fn a_stopped_grid_ends_as_one_that_was_not() {
         assert!(again.stderr.contains("of them done already"), "{}", again.stderr);
         assert_eq!(again.stdout, want.stdout, "{jobs} {signal}");
         assert_eq!(results(&parent), results(&only_run(&whole.path().join("runs"))), "{jobs} {signal}");
+        assert_eq!(reported(&parent), report, "{jobs} {signal}");
+        assert!(parent.join("report.html").exists(), "a page lies beside the runs");
     }
 }
 

@@ -57,7 +57,9 @@ impl Runs {
         let experiment = match experiment.as_mut() {
             Some(experiment) => experiment,
             None => experiment.insert(match grid::find(&session.options.runs, address) {
-                Some(root) if session.options.resume.is_none() => go_on(session, &root)?,
+                Some(root) if session.options.resume.is_none() && session.options.cell.is_none() => {
+                    go_on(session, &root)?
+                }
                 _ => start_experiment(session)?,
             }),
         };

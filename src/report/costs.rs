@@ -143,7 +143,14 @@ fn total(runs: &[&RunRecord]) -> Option<String> {
         unit.name
     );
     let metered = runs.iter().filter(|run| kwh(run).is_some()).count();
-    if metered > 0 {
+    // Each of several processes at once has metered the whole machine.
+    let at_once = runs.iter().filter_map(|run| run.inner_number("options", "jobs")).fold(1.0, f64::max);
+    if at_once > 1.0 && metered > 0 {
+        text += &format!(
+            "; no sum of their energy: up to {} ran at once, and each metered the whole machine",
+            fixed(at_once, 0)
+        );
+    } else if metered > 0 {
         let energy = sum(&kwh) + sum(&|run| run.number("lost_kwh"));
         let unit = energy_unit(energy);
         text += &format!(", {} {}", fixed(energy / unit.size, decimals([energy / unit.size], 3)), unit.name);

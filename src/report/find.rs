@@ -15,6 +15,8 @@ use super::read::{RunRecord, read_object, read_run};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
     pub name: String,
+    /// Of the file, without its ending: two scripts may call their grids alike.
+    pub script: String,
     pub title: String,
     pub text: String,
     /// Part of a setting: which arm the others are compared with.
@@ -47,7 +49,7 @@ pub fn find(paths: &[PathBuf]) -> Found {
     let mut grids: Vec<Grid> = Vec::new();
     for grid in parents.into_iter().flat_map(|parent| parent.grids) {
         // The same grid, run again for more seeds, is one.
-        match grids.iter_mut().find(|known| known.name == grid.name && known.title == grid.title) {
+        match grids.iter_mut().find(|known| known.is(&grid.name, &grid.script) && known.title == grid.title) {
             Some(known) => known.join(grid),
             None => grids.push(grid),
         }
@@ -62,15 +64,21 @@ pub fn find(paths: &[PathBuf]) -> Found {
 
 impl Grid {
     /// A grid that is known from its runs alone.
-    pub fn bare(name: &str) -> Self {
+    pub fn bare(name: &str, script: &str) -> Self {
         Self {
             name: name.to_owned(),
+            script: script.to_owned(),
             title: name.to_owned(),
             text: String::new(),
             baseline: None,
             settings: Vec::new(),
             seeds: Vec::new(),
         }
+    }
+
+    /// Whether this is the grid of that name of that script.
+    pub fn is(&self, name: &str, script: &str) -> bool {
+        self.name == name && self.script == script
     }
 
     fn join(&mut self, other: Self) {
@@ -145,10 +153,38 @@ impl Search {
         if !named && index.get("smoke") == Some(&Value::Bool(true)) {
             return self.leave_out(dir, "a smoke test; it counts if it is named itself");
         }
+        let before = self.runs.len();
         for child in list.iter().filter_map(|entry| entry.get("dir")?.as_str()) {
             self.run(&dir.join(child), true);
         }
+        self.drop_superseded(before, &index);
         self.take_grids(dir, &index);
+    }
+
+    /// Leaves out the cells, among the runs from `first` on, whose grid has made them anew from something else: of another setting that is called
+    /// the same, or of the same setting and seed after other results. Seeds and settings that the script was not asked for the last
+    /// time stay.
+    fn drop_superseded(&mut self, first: usize, index: &Map<String, Value>) {
+        let grids = index.get("grids").and_then(Value::as_array).into_iter().flatten();
+        let current: HashSet<&str> =
+            grids.filter_map(|grid| grid.get("cells")?.as_array()).flatten().filter_map(Value::as_str).collect();
+        let is_current = |run: &RunRecord| {
+            run.cell.as_ref().is_some_and(|cell| cell.address.as_deref().is_some_and(|own| current.contains(own)))
+        };
+        let replaces = |new: &RunRecord, old: &RunRecord| match (&new.cell, &old.cell) {
+            (Some(new_cell), Some(cell)) if new_cell.grid == cell.grid && new_cell.label == cell.label => {
+                new_cell.setting != cell.setting || new.seed == old.seed
+            }
+            _ => false,
+        };
+        let own: Vec<RunRecord> = self.runs.drain(first..).collect();
+        for run in &own {
+            if !is_current(run) && own.iter().any(|new| is_current(new) && replaces(new, run)) {
+                self.leave_out(&run.dir, "its grid has made this cell anew, from other settings or other results");
+            } else {
+                self.runs.push(run.clone());
+            }
+        }
     }
 
     /// A run that is named alone belongs to its parent's grids all the same.
@@ -167,7 +203,7 @@ impl Search {
         }
         let mut grids = Vec::new();
         for value in index.get("grids").and_then(Value::as_array).into_iter().flatten() {
-            match grid(value) {
+            match grid(value, index) {
                 Some(grid) => grids.push(grid),
                 None => self.leave_out(&dir, "index.json: a grid without a name"),
             }
@@ -199,7 +235,8 @@ impl Search {
     }
 }
 
-fn grid(value: &Value) -> Option<Grid> {
+fn grid(value: &Value, index: &Map<String, Value>) -> Option<Grid> {
+    let script = index.get("script").and_then(Value::as_str).map(Path::new).and_then(Path::file_stem);
     let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
     let list = |key: &str| value.get(key).and_then(Value::as_array).into_iter().flatten();
     let name = text("name")?;
@@ -209,6 +246,7 @@ fn grid(value: &Value) -> Option<Grid> {
         baseline: value.get("baseline").and_then(Value::as_object).filter(|map| !map.is_empty()).cloned(),
         settings: list("settings").filter_map(|setting| setting.as_object().cloned()).collect(),
         seeds: list("seeds").filter_map(Value::as_u64).collect(),
+        script: script.unwrap_or_default().to_string_lossy().into_owned(),
         name,
     })
 }

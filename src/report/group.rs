@@ -85,17 +85,18 @@ impl Study<'_> {
 /// If no study has the baseline or the key that was asked for.
 pub fn group<'a>(found: &'a Found, options: &Options) -> Result<Vec<Study<'a>>, String> {
     let mut grids: Vec<Grid> = found.grids.clone();
-    for cell in found.runs.iter().filter_map(|run| run.cell.as_ref()) {
-        if !grids.iter().any(|grid| grid.name == cell.grid) {
-            grids.push(Grid::bare(&cell.grid));
+    for (run, cell) in found.runs.iter().filter_map(|run| Some((run, run.cell.as_ref()?))) {
+        let script = run.script_stem();
+        if !grids.iter().any(|grid| grid.is(&cell.grid, &script)) {
+            grids.push(Grid::bare(&cell.grid, &script));
         }
     }
     let mut studies = Vec::new();
     for grid in &grids {
-        let of_grid = |run: &&RunRecord| run.cell.as_ref().is_some_and(|cell| cell.grid == grid.name);
+        let of_grid = |run: &&RunRecord| run.cell.as_ref().is_some_and(|cell| grid.is(&cell.grid, &run.script_stem()));
         let runs: Vec<&RunRecord> = found.runs.iter().filter(of_grid).collect();
         // Of two grids with one name, the later one has its title; its runs are told apart by nothing else.
-        if !runs.is_empty() && grids.iter().find(|other| other.name == grid.name) == Some(grid) {
+        if !runs.is_empty() && grids.iter().find(|other| other.is(&grid.name, &grid.script)) == Some(grid) {
             studies.push(study(grid.title.clone(), grid.text.clone(), runs, Some(grid), options));
         }
     }

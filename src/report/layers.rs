@@ -6,7 +6,6 @@
 use super::Block;
 use super::figure::{Axis, Better, Cell, Figure, HeatMap, Stops};
 use super::group::{Arm, Study};
-use super::number::decimals;
 use super::read::RunRecord;
 use super::stats::Summary;
 use super::table::{Cell as Entry, Column, Format, Table};
@@ -118,17 +117,16 @@ fn table(study: &Study, with: &[usize]) -> Option<Table> {
             MEASURES.iter().flat_map(|measure| [over_layers(*first, measure.key), over_layers(*last, measure.key)]);
         rows.push((*i, names.len(), *first, *last, ends.collect::<Vec<_>>()));
     }
-    let digits = |column: usize| decimals(rows.iter().filter_map(|row| row.4[column]), 3);
     let mut columns = vec![
         Column::text("arm"),
         Column::number("layers", "", Format::Fixed(0)),
         Column::number("first step", "", Format::Fixed(0)),
         Column::number("last step", "", Format::Fixed(0)),
     ];
-    for (k, measure) in MEASURES.iter().enumerate() {
-        let digits = digits(2 * k).max(digits(2 * k + 1));
-        columns.push(Column::number(format!("{}, first", measure.name), "", Format::Fixed(digits)));
-        columns.push(Column::number(format!("{}, last", measure.name), "", Format::Fixed(digits)));
+    // Arms differ by orders of magnitude, which is what the table is for.
+    for measure in &MEASURES {
+        columns.push(Column::number(format!("{}, first", measure.name), "", Format::Significant(3)));
+        columns.push(Column::number(format!("{}, last", measure.name), "", Format::Significant(3)));
     }
     let mut table = Table::new("layers", "Decorrelation, mean over layers", columns);
     for (i, layers, first, last, ends) in rows {

@@ -72,6 +72,9 @@ pub struct LayerLine {
 pub struct GridCell {
     pub grid: String,
     pub setting: Map<String, Value>,
+    /// How the setting is called, and what the cell was made from; absent in hand-made runs.
+    pub label: Option<String>,
+    pub address: Option<String>,
 }
 
 /// A training run.
@@ -283,7 +286,9 @@ fn step_of(map: &Map<String, Value>) -> Result<u64, String> {
 
 fn grid_cell(value: &Value) -> Option<GridCell> {
     let grid = value.get("grid")?.as_str()?.to_owned();
-    Some(GridCell { grid, setting: value.get("setting")?.as_object()?.clone() })
+    let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let (label, address) = (text("label"), text("address"));
+    Some(GridCell { grid, setting: value.get("setting")?.as_object()?.clone(), label, address })
 }
 
 fn pictures(folder: &Path) -> Vec<PathBuf> {

@@ -288,7 +288,7 @@ pub fn headlines(study: &Study, goal: &Goal) -> Vec<Headline> {
     for against in [Against::Seconds, Against::Kwh, Against::Kg] {
         let label = format!("{} to the best {} of {base}", sentence(what(against)), in_sentence(&name(&goal.figure)));
         let Some(saving) = one.saving(against) else {
-            if against == Against::Seconds {
+            if against == Against::Seconds && one.count() < one.tried {
                 let value = format!("not reached in {} of {}", one.tried - one.count(), one.tried);
                 headlines.push(Headline { label, value, detail: who.clone(), arm: Some(one.arm) });
             }

@@ -3,7 +3,6 @@
 use serde_json::{Map, Value};
 
 use super::Options;
-use super::figure::Better;
 use super::group::{Arm, Study};
 use super::number::decimals;
 use super::read::{RunRecord, bounded};
@@ -25,7 +24,8 @@ pub fn table(study: &Study, options: &Options) -> Option<Table> {
     }
     let format = Format::Fixed(decimals([0.5], 3));
     let mut columns = vec![Column::text("class")];
-    columns.extend(arms.iter().map(|arm| Column::number(&arm.label, "", format).better(Better::Higher)));
+    // The best of a column would be the easiest class.
+    columns.extend(arms.iter().map(|arm| Column::number(&arm.label, "", format)));
     let mut table = Table::new("iou", "Intersection over union per class", columns);
     for class in &classes {
         let mut cells = vec![Cell::text(class)];

@@ -245,6 +245,118 @@ fn ctrl_c_saves_the_cell_that_runs() {
     }
 }
 
+/// A grid whose cells read what another grid's came to.
+#[test]
+fn a_cell_is_made_anew_where_what_it_reads_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = r#"
+let lr = arg("lr", 0.1);
+fn train(cell, loss) {
+    let run = run::start(#{ model: nn::linear(1, 1) });
+    for step in run.steps(1) { run.log(#{ val_loss: loss }); }
+}
+let rate = if files_say_so() { 0.5 } else { 0.25 };
+let before = run::grid(#{ name: "before", settings: [#{ label: "a", lr: rate }], over: ["lr"] }, |cell| train(cell, cell.lr));
+let after = run::grid(#{ name: "after", settings: [#{ label: "b" }], after: before }, |cell| {
+    train(cell, 10.0 * before[0].best.val_loss)
+});
+print(after[0].best.val_loss);
+fn files_say_so() { data::open("photos").len() > 1 }
+"#;
+    fs::write(folder.path().join("g.rhai"), text).unwrap();
+    fs::create_dir(folder.path().join("photos")).unwrap();
+    let photo = |name: &str| fs::write(folder.path().join("photos").join(name), common::png(1)).unwrap();
+    photo("1.png");
+    assert_eq!(grid(folder.path(), &[]).expect(0).stdout, "2.5\n");
+    photo("2.png");
+    let again = grid(folder.path(), &[]).expect(0);
+    assert_eq!(again.stdout, "5.0\n", "{}", again.stderr);
+    let parent = only_run(&folder.path().join("runs"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dbp-host"));
+    command.arg("report").arg(&parent).arg("--no-html");
+    let report = Ended::of(command.output().unwrap()).expect(0);
+    assert!(report.stdout.contains("2 runs: 2 done"), "{}", report.stdout);
+    assert_eq!(report.stdout.matches("its grid has made this").count(), 2, "{}", report.stdout);
+}
+
+#[test]
+fn workers_see_what_the_process_that_started_them_sees() {
+    let folder = tempfile::tempdir().unwrap();
+    let (project, secret) = (folder.path().join("project"), folder.path().join("secret"));
+    for place in [project.join("photos"), secret.clone()] {
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("1.png"), common::png(1)).unwrap();
+    }
+    // A folder beside the script, by a relative default; a computed default; and one that no default makes readable.
+    let text = |data: &str| {
+        format!(
+            r#"
+let images = data::open(arg("data", "{data}"));
+let base = 2.0;
+let results = run::grid(#{{ settings: [#{{ a: 1 }}, #{{ a: 2 }}] }}, |cell| {{
+    let k = arg("k", base * 2.0);
+    let run = run::start(#{{ model: nn::linear(1, 1) }});
+    for step in run.steps(1) {{ run.log(#{{ val_loss: k * cell.a }}); }}
+}});
+for r in results {{ print(r.best.val_loss); }}
+"#
+        )
+    };
+    fs::write(project.join("g.rhai"), text("photos")).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = dbp_host(folder.path());
+        command.arg("project/g.rhai").args(args);
+        end(command)
+    };
+    for jobs in ["1", "2"] {
+        assert_eq!(run(&["--jobs", jobs, "--runs", &format!("runs{jobs}")]).expect(0).stdout, "4.0\n8.0\n");
+        let k = run(&["--jobs", jobs, "--runs", &format!("runs{jobs}"), "--set", "k=5.0"]).expect(0);
+        assert_eq!(k.stdout, "5.0\n10.0\n");
+    }
+    fs::write(project.join("g.rhai"), text(secret.to_str().unwrap())).unwrap();
+    for jobs in ["1", "2"] {
+        let refused = run(&["--jobs", jobs]).expect(1);
+        assert!(refused.stderr.contains("may not read"), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn what_fails_behind_the_last_step_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = r#"
+let results = run::grid(#{ settings: [#{ a: 1 }] }, |cell| {
+    let run = run::start(#{ model: nn::linear(1, 1) });
+    for step in run.steps(1) { run.log(#{ val_loss: 1.0 }); }
+    throw "afterwards";
+});
+"#;
+    fs::write(folder.path().join("g.rhai"), text).unwrap();
+    for _ in 0..2 {
+        let failed = grid(folder.path(), &[]).expect(1);
+        assert!(failed.stderr.contains("afterwards"), "{}", failed.stderr);
+    }
+    let parent = only_run(&folder.path().join("runs"));
+    assert_eq!(json(&parent.join("all-seed-0/run.json"))["status"], "failed");
+}
+
+#[test]
+fn a_resumed_grid_keeps_its_arguments() {
+    let folder = place();
+    grid(folder.path(), &[]).expect(0);
+    let parent = only_run(&folder.path().join("runs"));
+    let resume = |args: &[&str]| {
+        let mut command = dbp_host(folder.path());
+        command.arg("--resume").arg(&parent).args(args);
+        end(command)
+    };
+    let same = resume(&[]).expect(0);
+    assert!(same.stderr.contains("4 cells, 4 of them done already"), "{}", same.stderr);
+    let more = resume(&["--set", "seeds=[0,1,2]", "--jobs", "2"]).expect(0);
+    assert!(more.stderr.contains("6 cells, 4 of them done already"), "{}", more.stderr);
+    let other = resume(&["--set", "scale=2.0"]).expect(2);
+    assert!(other.stderr.contains("its cells were made from other arguments"), "{}", other.stderr);
+}
+
 #[test]
 fn what_cannot_be_a_grid_is_an_error_of_the_script() {
     let folder = place();
@@ -269,6 +381,9 @@ fn what_cannot_be_a_grid_is_an_error_of_the_script() {
         let said = refused(&of(options), 1, &[]);
         assert!(said.contains(says), "{options}: {said}");
     }
+    let twice = of("settings: [#{ a: 1 }]").repeat(2);
+    let said = refused(&twice, 1, &[]);
+    assert!(said.contains("there is one called \"grid\" already"), "{said}");
     let said = refused(&of("settings: [#{ a: 1 }]"), 2, &["--seed", "1"]);
     assert!(said.contains("a grid has seeds of its own"), "{said}");
     let said = refused("run::grid(#{ settings: [#{ a: 1 }] }, |cell| 1);", 1, &[]);

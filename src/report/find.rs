@@ -76,9 +76,9 @@ impl Grid {
         }
     }
 
-    /// Whether this is the grid of that name of that script.
+    /// Whether this is the grid of that name of that script; where a script is not known, the name decides.
     pub fn is(&self, name: &str, script: &str) -> bool {
-        self.name == name && self.script == script
+        self.name == name && (self.script.is_empty() || script.is_empty() || self.script == script)
     }
 
     fn join(&mut self, other: Self) {

@@ -107,7 +107,6 @@ impl Natives<'_> {
             let all = Reference::of(self.engine).functions.into_iter().filter(|f| f.role == Role::Function);
             all.map(|function| (function.full_name(), function.params.len())).collect()
         });
-        // What prints takes what there is, and is listed with nothing.
         look.count.is_some_and(|count| names.contains(&(look.name.clone(), count + usize::from(look.method))))
     }
 }
@@ -128,8 +127,10 @@ fn both(library: &Library, one: (&Part, &Own), other: (&Part, &Own)) -> Mixup {
     let (one, other) = if is_std(&one.0.key) { (other, one) } else { (one, other) };
     let places = [one, other].map(|(part, own)| shown(library, &part.key, own.place));
     let what = format!("{}: Rhai would mix up those of {} and {}", signature(one.1), places[0], places[1]);
-    let hint =
-        "rename one of them: both files call theirs without `::`, where only name and number of parameters count";
+    let which = if is_std(&other.0.key) { "yours" } else { "one of them" };
+    let hint = format!(
+        "rename {which}: called without `::`, functions of all files are told apart by name and number of parameters alone"
+    );
     mixup(one, Failure::script(what).with_hint(hint))
 }
 
@@ -138,7 +139,7 @@ fn taken(library: &Library, (part, own): (&Part, &Own), (other, place): (&Part, 
     let call = if look.method { format!(".{}(…)", look.name) } else { format!("{}(…)", look.name) };
     let (own_place, call_place) = (shown(library, &part.key, own.place), shown(library, &other.key, place));
     let what = format!("{}: Rhai would call that of {own_place} for `{call}` at {call_place}", signature(own));
-    let hint = "rename it: functions come before the host's of their name and number of parameters, in other files too";
+    let hint = "rename it: a function comes before the host's of its name and number of parameters, in other files too";
     mixup((part, own), Failure::script(what).with_hint(hint))
 }
 

@@ -226,6 +226,46 @@ fn the_command_ends_as_it_should() {
     assert!(!ended.stdout.lines().any(|line| line.starts_with("ran")), "{}", ended.stdout);
 }
 
+/// Only what Rhai would mix up is said: functions that both files look up by name alone, or that hide the host's.
+#[test]
+fn functions_of_one_name_are_errors_where_they_meet() {
+    const A: &str = "import \"a\" as a; print(a::f());";
+    for (what, script, module, wrong) in [
+        ("both call theirs", "fn h() { 1 } print(h());", "fn h() { 2 } fn f() { h() }", true),
+        ("one in a closure", "fn h(x) { x } print([1].map(|x| h(x)));", "fn h(x) { x } fn f() { h(1) }", true),
+        ("one in a text", "fn h() { 1 } print(`${h()}`);", "private fn h() { 2 } fn f() { h() }", true),
+        ("one as a method", "fn h() { this } print(1.h());", "fn h() { 2 } fn f() { h() }", true),
+        ("one through Fn", "fn h() { 1 } let p = Fn(\"h\"); print(p.call());", "fn h() { 2 } fn f() { h() }", true),
+        ("further down", "fn h() { 1 } print(h());", "fn h() { 2 } fn g() { h() } fn f() { [1].map(|_x| g()) }", true),
+        ("a method of the host", "fn exp() { 1.0 }", "fn f() { tensor::ones(2).exp() }", true),
+        ("a function of the host", "fn fixed(x, n) { x + n }", "fn f() { fixed(1.0, 2) }", true),
+        ("the host's in the script", "print(fixed(1.0, 2));", "fn fixed(x, n) { x + n } fn f() { fixed(1, 2) }", true),
+        ("only one calls its own", "fn h() { 1 }", "fn h() { 2 } fn f() { h() }", false),
+        ("only through the module", "fn f() { 1 } print(f());", "fn f() { 2 }", false),
+        ("other numbers of parameters", "fn h(x) { x } print(h(1));", "fn h() { 2 } fn f() { h() }", false),
+        ("nobody calls the caller", "fn h() { 1 } print(h());", "fn h() { 2 } fn g() { h() } fn f() { 3 }", false),
+        ("hooks", "fn on_step(run) { print(run.step) }", "fn on_step(run) { run } fn f() { on_step(1) }", false),
+        (
+            "a variable of the name",
+            "fn h(x) { x } print(h(1));",
+            "fn h(x) { x } fn f() { let h = 1; [h].len() }",
+            false,
+        ),
+        ("a function in a map", "fn h(x) { x } print(h(1));", "fn f() { let o = #{ h: |x| x }; o.h(1) }", false),
+        (
+            "no function of the host's",
+            "fn act() { 1 } print(act());",
+            "fn f() { let o = parse_json(\"{}\"); o.act() }",
+            false,
+        ),
+    ] {
+        let script = format!("{A} {script}");
+        let report = check(&[("case.rhai", &script), ("a.rhai", module)]);
+        let found = report.findings.iter().filter(|finding| finding.code == "mixed-up").count();
+        assert_eq!(found, usize::from(wrong), "{what}: {:?}", errors(&report));
+    }
+}
+
 #[test]
 fn json_says_the_same() {
     let report = check(&[

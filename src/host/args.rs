@@ -13,6 +13,7 @@ use rhai::{
 };
 use serde_json::Value;
 
+use super::check::mixups;
 use super::errors::{Failure, ScriptResult};
 use super::session::{Parameter, Session};
 use super::suggest::did_you_mean;
@@ -103,12 +104,13 @@ fn collect_texts(value: &Value, texts: &mut Vec<String>) {
 /// Finds the parameters of the script and its imports and gives them the values of the command line.
 ///
 /// # Errors
-/// In the script: a name that is not a literal, two defaults for one name, an import that fails. In the command line: a
+/// In the script: a name that is not a literal, two defaults for one name, an import that fails, functions that Rhai would mix up. In the command line: a
 /// name that does not exist, a value of the wrong type.
 pub fn prepare(session: &Session, engine: &Engine, script: &AST) -> ScriptResult<()> {
     let key = session.library.store.script_key().to_owned();
     let mut found = Vec::new();
     collect(session, engine, script, &key, &mut HashSet::from([key.clone()]), &mut found)?;
+    mixups::refuse(&session.library, engine)?;
     let at_command_line = |err: Failure| err.at(Position::NONE);
     for (name, _) in &session.given.texts {
         if !found.iter().any(|parameter| parameter.name == *name) {

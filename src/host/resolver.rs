@@ -9,6 +9,7 @@ use rhai::{
     AST, ASTNode, Engine, EvalAltResult, Expr, LexError, Module, ModuleResolver, Position, Scope, Shared, Stmt,
 };
 
+use super::check::mixups;
 use super::comments;
 use super::errors::{Failure, ScriptResult};
 use super::session::Session;
@@ -204,7 +205,11 @@ impl Library {
     }
 
     fn module(&self, engine: &Engine, importer: &str, path: &str, pos: Position) -> ScriptResult<Shared<Module>> {
+        let before = self.asts.borrow().len();
         let (key, ast) = self.import(engine, importer, path, pos)?;
+        if self.asts.borrow().len() > before {
+            mixups::refuse(self, engine)?; // Its path was computed: all others were looked at before anything ran.
+        }
         if let Some(module) = self.modules.borrow().get(&key) {
             return Ok(Rc::clone(module));
         }

@@ -14,7 +14,8 @@ use crate::host::signatures::{Call, Callable, Fault, is_single, judge, natives};
 use crate::host::suggest::did_you_mean;
 
 /// What Rhai calls without a function of that name.
-const KEYWORDS: [&str; 8] = ["Fn", "call", "curry", "type_of", "is_shared", "is_def_var", "is_def_fn", "eval"];
+pub(super) const KEYWORDS: [&str; 8] =
+    ["Fn", "call", "curry", "type_of", "is_shared", "is_def_var", "is_def_fn", "eval"];
 /// Where constants of the script's top level are.
 const GLOBAL: &str = "global";
 

@@ -13,6 +13,8 @@ mod calls;
 mod finding;
 pub(super) mod hooks;
 mod keys;
+mod lookups;
+pub(super) mod mixups;
 mod names;
 mod parameters;
 mod project;
@@ -98,6 +100,7 @@ pub fn inspect(session: &Rc<Session>, engine: &Engine) -> Report {
     let known = Known::new(Reference::of(engine));
     let script = session.library.store.script_key();
     let mut findings = project.findings.clone();
+    findings.extend(mixups::findings(&session.library, engine));
     // Modules of the program are the program's business, unless one is what is to be looked at.
     for file in project.files.iter().filter(|file| file.key == script || !file.is_std()) {
         let mut walker = Walker::new(&project, file, &known);

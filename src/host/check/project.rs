@@ -247,7 +247,7 @@ fn imports(ast: &AST, bodies: &Bodies) -> Vec<Found> {
 }
 
 /// The statements of every function of a file, closures included, by name and number of parameters.
-fn bodies(ast: &AST) -> Bodies {
+pub(super) fn bodies(ast: &AST) -> Bodies {
     let of = |(name, count): &(String, usize)| {
         let mut alone = ast.clone_functions_only();
         alone.retain_functions(|_, _, own, params| own == name && params == *count);
@@ -269,7 +269,7 @@ pub fn is_closure(name: &str) -> bool {
     name.starts_with("anon$")
 }
 
-fn functions(ast: &AST, text: &str) -> Vec<Own> {
+pub(super) fn functions(ast: &AST, text: &str) -> Vec<Own> {
     let named = ast.iter_fn_def().filter(|function| !is_closure(&function.name));
     let mut functions: Vec<Own> = named
         .map(|function| Own {
@@ -325,7 +325,7 @@ fn exports(statements: &[Stmt]) -> HashSet<String> {
 }
 
 /// Keys of all map literals, and properties that are assigned.
-fn entries(ast: &AST) -> HashSet<String> {
+pub(super) fn entries(ast: &AST) -> HashSet<String> {
     let mut entries = HashSet::new();
     ast.walk(&mut |nodes: &[ASTNode]| {
         match nodes.last() {

@@ -34,7 +34,8 @@ mod functions {
     /// - `settings` (array of maps): what varies; an entry `label` says how a setting is called
     /// - `seeds` (array of int, [0])
     /// - `name` (string, "grid"): where a script has several
-    /// - `title` (string, the name), `text` (string): for the report
+    /// - `title` (string, the name): its heading in the report
+    /// - `text` (string): what stands below that
     /// - `baseline` (map): the entries of the setting that the report compares the others with
     /// - `over` (array of string): names of arguments that only say which cells there are, so that a change of them leaves those that are
     ///   done; one called `seeds` is always among them

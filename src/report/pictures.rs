@@ -6,12 +6,19 @@ use super::Block;
 use super::figure::{Figure, Picture};
 use super::group::Study;
 
-/// Arms with pictures of their own.
-const ARMS: usize = 8;
+/// Of more arms than these, pictures differ by less than the eye sees, and a page with all of them is too large for a phone.
+const ARMS: usize = 3;
 
 pub fn blocks(study: &Study) -> Vec<Block> {
     let mut blocks = Vec::new();
-    for (i, arm) in study.arms.iter().enumerate().take(ARMS) {
+    if study.arms.len() > ARMS {
+        if study.arms.iter().flat_map(|arm| &arm.runs).any(|run| !run.pictures.is_empty()) {
+            let note = format!("Pictures of more than {ARMS} arms are not shown: each run has its own in `pictures/`.");
+            blocks.push(Block::Note(note));
+        }
+        return blocks;
+    }
+    for (i, arm) in study.arms.iter().enumerate() {
         let Some(run) = arm.runs.iter().find(|run| !run.pictures.is_empty()) else { continue };
         for path in last_of_each(&run.pictures) {
             let (kind, step) = kind_and_step(&path);

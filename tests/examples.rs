@@ -81,12 +81,14 @@ fn autoencoder_learns() {
 #[test]
 fn ablation_grid_has_a_row_per_setting() {
     let said = example("ablation_grid", &[("steps", "1"), ("seeds", "[0, 1]"), ("sample", "[0.5]")]);
-    let rows: Vec<&str> = said.lines().filter(|line| line.starts_with("lr ")).collect();
+    let rows: Vec<&str> = said.lines().filter(|line| line.starts_with("decor_lr=")).collect();
     assert_eq!(rows.len(), 2, "{said}");
     for row in rows {
-        let cells: Vec<f64> = row.rsplit("  ").take(2).map(|cell| cell.trim().parse().unwrap()).collect();
-        assert!(cells.iter().all(|cell| *cell > 0.0), "two seeds, so a mean and a spread: {row}");
+        let (_, figures) = row.rsplit_once("  2  ").expect("two seeds");
+        let cells: Vec<f64> = figures.split(" ± ").map(|cell| cell.trim().parse().unwrap()).collect();
+        assert!(cells.len() == 2 && cells.iter().all(|cell| *cell > 0.0), "two seeds, so a mean and a spread: {row}");
     }
+    assert!(said.contains("best: decor_lr="), "{said}");
 }
 
 /// What a run calls by itself, with its loop in a module; and that its clock stands still when it has ended.

@@ -13,6 +13,7 @@ pub mod pictures;
 pub mod record;
 pub mod run;
 pub mod segmentation;
+pub mod setup;
 mod state;
 pub mod tensorboard;
 pub mod weights;

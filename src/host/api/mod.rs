@@ -19,6 +19,7 @@ mod globals;
 pub(in crate::host) mod models;
 mod nn;
 mod optim;
+mod plan;
 mod run;
 mod schedule;
 mod segmentation;
@@ -38,6 +39,7 @@ pub fn register(engine: &mut Engine) {
     run::register(engine);
     schedule::register(engine);
     decorrelation::register(engine);
+    plan::register(engine);
     tensor::register(engine);
     weights::register(engine);
 }

@@ -59,7 +59,7 @@ pub fn run(session: &Session, cells: &mut [Cell], todo: &[usize], jobs: usize, t
     let mut waiting = todo.iter().copied();
     let mut workers: Vec<Worker> = Vec::new();
     let bar = bar();
-    let result = loop {
+    let result = 'all: loop {
         if session.interrupted() {
             stop(&mut workers);
             say("interrupted: the cells that ran are saved; the same command goes on with them");
@@ -71,8 +71,7 @@ pub fn run(session: &Session, cells: &mut [Cell], todo: &[usize], jobs: usize, t
                 Ok(process) => workers.push(Worker { at, process, begun: Instant::now() }),
                 Err(err) => {
                     stop(&mut workers);
-                    set_bar(None);
-                    return Err(err.into());
+                    break 'all Err(err.into());
                 }
             }
         }

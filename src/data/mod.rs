@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`decode`] | bytes of a file → [`Image`], or the reason why not |
 //! | [`folder`], [`source`] | lists of images: a folder, the generated `wirebond` set, or anything that implements [`Source`] |
+//! | [`shards`] | the same from tar archives, where they lie |
 //! | [`dataset`] | a [`Dataset`]: a view (subset, split) of a source, with one cache and one list of skipped files |
 //! | [`pairs`], [`mask`], [`classes`] | images with masks: which belong together, and what a mask's numbers or colors mean |
 //! | [`normalization`] | means and standard deviations, looked up or measured |
@@ -34,6 +35,7 @@ mod pass;
 mod prefetch;
 pub mod preview;
 pub mod segment;
+pub mod shards;
 mod skips;
 pub mod source;
 pub mod summary;
@@ -55,5 +57,6 @@ pub use mask::{Coding, Mask};
 pub use normalization::Normalization;
 pub use pairs::{Folders, Pairs, PairsSpec};
 pub use segment::{Jitter, Segmentation};
+pub use shards::{Shards, ShardsSpec};
 pub use source::{Source, Wirebond};
 pub use val_loader::ValLoader;

@@ -50,6 +50,11 @@ pub trait Source: Send + Sync {
         Vec::new()
     }
 
+    /// The archives that images are read from, where they are no files of their own.
+    fn archives(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// The class of a whole image.
     fn label(&self, _index: usize) -> Option<u32> {
         None

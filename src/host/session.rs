@@ -345,6 +345,15 @@ impl Session {
         self.sandbox.readable(path, &runs)
     }
 
+    /// The real paths behind a text with braces that stands for several.
+    ///
+    /// # Errors
+    /// As [`readable`](Self::readable), of any of them; braces that say nothing.
+    pub fn readable_all(&self, pattern: &str) -> Result<Vec<PathBuf>, Failure> {
+        let runs: Vec<PathBuf> = self.runs.current_directory().into_iter().chain(self.runs.root()).collect();
+        self.sandbox.readable_all(pattern, &runs)
+    }
+
     /// Where `path` is to be written, if the script may: in the directory of its last run, or below `--allow-write`.
     ///
     /// # Errors

@@ -196,6 +196,11 @@ impl Dataset {
         self.shared.source.classes()
     }
 
+    /// The archives that images are read from; none where images are files of their own.
+    pub fn archives(&self) -> Vec<PathBuf> {
+        self.shared.source.archives()
+    }
+
     pub fn has_masks(&self) -> bool {
         self.shared.source.has_masks()
     }

@@ -111,7 +111,8 @@ impl<R: Fn(&mut [u8], u64) -> io::Result<()>> Archive<R> {
             return Err(failed(format!("the empty blocks that end an archive are missing: {CUT_OFF}")));
         }
         if self.length < offset.saturating_add(BLOCK) {
-            return Err(failed(format!("a header of {BLOCK} bytes has no place before the end: {CUT_OFF}")));
+            let problem = format!("a header of {BLOCK} bytes has no place before the end: {CUT_OFF}");
+            return Err(Damage { offset: offset.min(self.length), problem });
         }
         let mut block = [0; BLOCK as usize];
         self.bytes(&mut block, offset)?;

@@ -107,7 +107,7 @@ fn batches(dataset: &Dataset) -> Vec<Batch> {
     };
     let loader = Loader::new(dataset.clone(), config).unwrap();
     let steps = 2 * loader.steps_per_epoch();
-    assert!(steps > 2);
+    assert!(steps >= 2);
     (0..steps).flat_map(|step| [0, 1].map(|micro| loader.micro(step, micro).unwrap())).collect()
 }
 
@@ -335,7 +335,7 @@ fn hostile_numbers_are_refused() {
     assert_eq!(refused(with_size(b"12x\0\0\0\0\0\0\0\0\0")), "0: the size of a file is no number");
     let huge = archive(&[entry("L", b'L', &vec![b'a'; (1 << 20) + 1])]);
     assert!(problem(&huge).contains("a name or a record of 1048577 bytes"));
-    for broken in ["9 path=a\n", "x path=a\n", "99 path=a\n", "9 patha\n", "0 ", "18446744073709551616 a=b\n", "12 size=big\n"] {
+    for broken in ["8 path=a\n", "x path=a\n", "99 path=a\n", "8 patha\n", "0 ", "18446744073709551616 a=b\n", "12 size=big\n"] {
         let bytes = archive(&[entry("pax", b'x', broken.as_bytes()), entry("a.jpg", b'0', b"")]);
         assert!(problem(&bytes).contains("a pax record is broken"), "{broken:?}");
     }
@@ -389,10 +389,11 @@ fn stamps_tell_changed_archives() {
     deal(&dir.path().join("photos"), &dir.path().join("shards"), 2, false);
     let shards = dir.path().join("shards");
     let opened = open(&shards).unwrap();
-    assert_eq!(opened.stamp(), open(&shards).unwrap().stamp());
+    let stamp = opened.stamp();
+    assert_eq!(stamp, open(&shards).unwrap().stamp());
     let mut bytes = fs::read(shards.join("001.tar")).unwrap();
     bytes.extend([0; 512]);
     fs::write(shards.join("001.tar"), bytes).unwrap();
-    assert_ne!(opened.stamp(), open(&shards).unwrap().stamp());
+    assert_ne!(stamp, open(&shards).unwrap().stamp());
     assert!(opened.load(1).unwrap_err().starts_with("the archive has changed since it was opened (in 001.tar)"));
 }

@@ -116,6 +116,10 @@ impl Source for Folder {
         }
     }
 
+    fn bytes(&self, index: usize) -> Option<Result<Vec<u8>, String>> {
+        self.seconds.is_empty().then(|| read(&self.root.join(&self.files[index])))
+    }
+
     fn paths(&self, index: usize) -> Vec<PathBuf> {
         let files = self.files.get(index).into_iter().chain(self.seconds.get(index));
         files.map(|file| self.root.join(file)).collect()

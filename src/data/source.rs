@@ -25,6 +25,12 @@ pub trait Source: Send + Sync {
     /// Reads or makes the image, the same at every call; the error is the reason for `skipped.csv`.
     fn load(&self, index: usize) -> Result<Image, String>;
 
+    /// The file of an image as it is stored, for who wants to decode no more of it than is needed; `None` where an image is not
+    /// one file. [`load`](Self::load) is then [`decode_as`](super::decode::decode_as) of it.
+    fn bytes(&self, _index: usize) -> Option<Result<Vec<u8>, String>> {
+        None
+    }
+
     /// The split that the source itself prescribes.
     fn layout(&self) -> Option<&Layout> {
         None

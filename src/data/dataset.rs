@@ -325,7 +325,11 @@ impl Dataset {
         if skips.is_empty() {
             return Ok(());
         }
-        let file_and_reason = |skip: Skip| (self.files[skip.index], skip.reason.to_string());
+        let file_and_reason = |Skip { index, reason }: Skip| {
+            let file = self.files[index];
+            let archive = self.shared.source.archive(file as usize).and_then(Path::file_name);
+            (file, archive.map_or(reason.clone(), |archive| format!("{reason} (in {})", archive.display())))
+        };
         self.shared.skips.add(skips.into_iter().map(file_and_reason));
         match self.shared.skips.too_many(&self.files) {
             None => Ok(()),

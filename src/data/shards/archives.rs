@@ -122,13 +122,12 @@ impl Handles {
 
     /// Reads `size` bytes of an archive; the error is the reason for `skipped.csv`.
     pub fn read(&self, archive: usize, offset: u64, size: u64) -> Result<Vec<u8>, String> {
-        let failed = |error: io::Error| format!("cannot read: {error}");
         let file = self.handle(archive)?;
         let size = usize::try_from(size).map_err(|_| format!("{size} bytes do not fit into memory"))?;
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(size).map_err(|_| format!("{size} bytes do not fit into memory"))?;
         bytes.resize(size, 0);
-        file.read_exact_at(&mut bytes, offset).map_err(failed)?;
+        file.read_exact_at(&mut bytes, offset).map_err(cannot_read)?;
         Ok(bytes)
     }
 
@@ -141,7 +140,7 @@ impl Handles {
             return Ok(Arc::clone(file));
         }
         let known = &self.archives[index];
-        let (archive, file) = Archive::open(&known.path).map_err(|error| format!("cannot read: {error}"))?;
+        let (archive, file) = Archive::open(&known.path).map_err(cannot_read)?;
         // Its files would lie elsewhere.
         if archive != *known {
             return Err("the archive has changed since it was opened".into());
@@ -150,6 +149,10 @@ impl Handles {
         *slot = Some((index, Arc::clone(&file)));
         Ok(file)
     }
+}
+
+fn cannot_read(error: io::Error) -> String {
+    format!("cannot read: {error}")
 }
 
 #[cfg(test)]

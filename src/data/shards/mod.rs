@@ -12,7 +12,7 @@ pub mod tar;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -125,13 +125,12 @@ impl Shards {
         Ok(Self { handles: Handles::new(archives), samples, seconds, channels: spec.channels, layout, labels })
     }
 
+    fn read(&self, sample: &Sample) -> Result<Vec<u8>, String> {
+        self.handles.read(sample.archive as usize, sample.offset, sample.size)
+    }
+
     fn image(&self, sample: &Sample, channels: usize) -> Result<Image, String> {
-        let read = self.handles.read(sample.archive as usize, sample.offset, sample.size);
-        let image = read.and_then(|bytes| decode_as(&bytes, channels).map_err(|error| error.to_string()));
-        image.map_err(|reason| {
-            let archive = &self.handles.archives()[sample.archive as usize].path;
-            format!("{reason} (in {})", archive.file_name().unwrap_or_default().display())
-        })
+        decode_as(&self.read(sample)?, channels).map_err(|error| error.to_string())
     }
 }
 
@@ -159,6 +158,14 @@ impl Source for Shards {
             None => self.image(first, self.channels),
             Some(second) => stacked(&self.image(first, 1)?, &self.image(second, 1)?),
         }
+    }
+
+    fn bytes(&self, index: usize) -> Option<Result<Vec<u8>, String>> {
+        self.seconds.is_empty().then(|| self.read(&self.samples[index]))
+    }
+
+    fn archive(&self, index: usize) -> Option<&Path> {
+        Some(&self.handles.archives()[self.samples[index].archive as usize].path)
     }
 
     fn archives(&self) -> Vec<PathBuf> {

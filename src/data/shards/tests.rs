@@ -395,5 +395,5 @@ fn stamps_tell_changed_archives() {
     bytes.extend([0; 512]);
     fs::write(shards.join("001.tar"), bytes).unwrap();
     assert_ne!(stamp, open(&shards).unwrap().stamp());
-    assert!(opened.load(1).unwrap_err().starts_with("the archive has changed since it was opened (in 001.tar)"));
+    assert!(opened.load(1).unwrap_err().starts_with("the archive has changed since it was opened"));
 }

@@ -52,7 +52,8 @@ fn a_run_from_shards_is_the_run_from_their_folder() {
     let run = |data: &str, runs: &str| {
         let mut command = dbp_host(place.path());
         command.arg(common::pretrain()).args(["--runs", runs]);
-        let changes = [("recipe", "nano"), ("steps", "3"), ("batch", "8"), ("image_size", "32"), ("every", "3"), ("data", data)];
+        let changes =
+            [("recipe", "nano"), ("steps", "3"), ("batch", "8"), ("image_size", "32"), ("every", "3"), ("data", data)];
         set(&mut command, &changes);
         let ended = end(command).expect(0);
         let run = only_run(&place.path().join(runs));
@@ -75,7 +76,7 @@ fn scripts_name_shards_in_several_ways() {
     let ended = script(
         place.path(),
         "for shards in [\"shards\", \"shards/{000000..000002}.tar\", [\"shards/000000.tar\", \"shards/00000{1,2}.tar\"]] {\n\
-             let d = data::open(#{ shards, labels: \"folders\", channels: 1 });\n\
+             let d = data::open(#{ shards: shards, labels: \"folders\", channels: 1 });\n\
              print(`${d.len()} ${d.channels} ${d.classes}`);\n\
          }\n\
          let d = data::open(#{ folder: \"shards/{000000..000002}.tar\", labels: \"folders\" });\n\
@@ -96,7 +97,7 @@ fn what_cannot_be_opened_says_why() {
     let shards = place.path().join("project/shards");
     pack(&place.path().join("photos"), &shards, 4);
     let bytes = fs::read(shards.join("000001.tar")).unwrap();
-    fs::write(shards.join("cut.tar"), &bytes[..bytes.len() / 2]).unwrap();
+    fs::write(shards.join("cut.tar"), &bytes[..700]).unwrap();
     fs::write(shards.join("x.tar.gz"), &bytes).unwrap();
     pack(&place.path().join("photos"), &place.path().join("elsewhere"), 9);
     let project = place.path().join("project");
@@ -104,7 +105,10 @@ fn what_cannot_be_opened_says_why() {
         ("\"shards/{000000..000007}.tar\"", "no such file or folder: shards/000003.tar"),
         ("\"shards/{0-7}.tar\"", "braces: expected a range {000..009} or a list {a,b}, got \"shards/{0-7}.tar\""),
         ("\"shards/cut.tar\"", "cut.tar as a tar archive: at byte "),
-        ("\"shards/x.tar.gz\"", "x.tar.gz is compressed: images are read from their place in an archive, so unpack it (gunzip)"),
+        (
+            "\"shards/x.tar.gz\"",
+            "x.tar.gz is compressed: images are read from their place in an archive, so unpack it (gunzip)",
+        ),
         ("\"../elsewhere/000000.tar\"", "the script may not read"),
         ("\"../elsewhere/{000000..000000}.tar\"", "the script may not read"),
         ("#{ shards: \"shards/000000.tar\", masks: \"masks\", classes: 2 }", "masks are read from folders"),

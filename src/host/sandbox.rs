@@ -327,7 +327,9 @@ mod tests {
         assert_eq!(given.readable_all(&pattern, &[]).unwrap(), expected);
         assert!(given.readable("../elsewhere/photos/0.tar", &[]).is_err(), "by another name");
         let more = sandbox(&folders, Some("x-{0..1}.tar".into()), Vec::new());
-        assert!(more.readable_all("x-{0..1}.tar", &[]).unwrap_err().message.contains("no such file or folder: x-0.tar"));
+        assert!(
+            more.readable_all("x-{0..1}.tar", &[]).unwrap_err().message.contains("no such file or folder: x-0.tar")
+        );
     }
 
     #[cfg(unix)]

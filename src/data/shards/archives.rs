@@ -63,8 +63,12 @@ fn part(file: &Path) -> Part {
 /// What undoes the compression that a file's name tells of.
 fn compression(file: &Path) -> Option<&'static str> {
     let name = file.file_name()?.to_str()?.to_ascii_lowercase();
-    let tools = [("tar.gz", "gunzip"), ("tgz", "gunzip"), ("tar.zst", "unzstd"), ("tar.bz2", "bunzip2"), ("tar.xz", "unxz")];
-    tools.iter().find(|(ending, _)| name.strip_suffix(ending).is_some_and(|rest| rest.ends_with('.'))).map(|(_, tool)| *tool)
+    let tools =
+        [("tar.gz", "gunzip"), ("tgz", "gunzip"), ("tar.zst", "unzstd"), ("tar.bz2", "bunzip2"), ("tar.xz", "unxz")];
+    tools
+        .iter()
+        .find(|(ending, _)| name.strip_suffix(ending).is_some_and(|rest| rest.ends_with('.')))
+        .map(|(_, tool)| *tool)
 }
 
 fn refuse_compressed(file: &Path) -> Result<(), DataError> {

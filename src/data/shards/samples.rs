@@ -44,16 +44,20 @@ pub fn list(path: &Path, index: u32, with_labels: bool) -> Result<Listed, DataEr
         return Err(DataError::Compressed { path: path.into(), tool });
     }
     let (mut samples, mut classes, mut others) = (Vec::new(), Vec::new(), 0);
-    tar::members(|buffer, offset| file.read_exact_at(buffer, offset), archive.length, |member| {
-        let tar::Member { name, offset, size } = member;
-        if EXTENSIONS.iter().any(|extension| ends_in(Path::new(&name), extension)) {
-            samples.push(Sample { name: name.into(), archive: index, offset, size, label: None });
-        } else if with_labels && field(&name).eq_ignore_ascii_case("cls") {
-            classes.push((name, offset, size));
-        } else {
-            others += 1;
-        }
-    })
+    tar::members(
+        |buffer, offset| file.read_exact_at(buffer, offset),
+        archive.length,
+        |member| {
+            let tar::Member { name, offset, size } = member;
+            if EXTENSIONS.iter().any(|extension| ends_in(Path::new(&name), extension)) {
+                samples.push(Sample { name: name.into(), archive: index, offset, size, label: None });
+            } else if with_labels && field(&name).eq_ignore_ascii_case("cls") {
+                classes.push((name, offset, size));
+            } else {
+                others += 1;
+            }
+        },
+    )
     .map_err(|tar::Damage { offset, problem }| DataError::Archive { path: path.into(), offset, problem })?;
 
     let mut labels = HashMap::with_capacity(classes.len());

@@ -159,7 +159,8 @@ impl<R: Fn(&mut [u8], u64) -> io::Result<()>> Archive<R> {
             None => Ok(()),
             Some(_) => Err(Damage {
                 offset,
-                problem: "more follows behind the end of the archive: keep archives apart instead of joining them".into(),
+                problem: "more follows behind the end of the archive: keep archives apart instead of joining them"
+                    .into(),
             }),
         }
     }

@@ -69,14 +69,16 @@ fn problem(bytes: &[u8]) -> String {
 
 /// Archives the files of `root` that are in `files`.
 fn pack(root: &Path, files: &[&str], to: &Path) {
-    let entries: Vec<Vec<u8>> = files.iter().map(|file| entry(file, b'0', &fs::read(root.join(file)).unwrap())).collect();
+    let entries: Vec<Vec<u8>> =
+        files.iter().map(|file| entry(file, b'0', &fs::read(root.join(file)).unwrap())).collect();
     fs::create_dir_all(to.parent().unwrap()).unwrap();
     fs::write(to, archive(&entries)).unwrap();
 }
 
 /// The files of a folder dealt out to so many archives, in an order of their own.
 fn deal(root: &Path, to: &Path, count: usize, backwards: bool) {
-    let mut files: Vec<String> = Folder::open(root).map(|folder| (0..folder.len()).map(|i| folder.name(i)).collect()).unwrap();
+    let mut files: Vec<String> =
+        Folder::open(root).map(|folder| (0..folder.len()).map(|i| folder.name(i)).collect()).unwrap();
     if backwards {
         files.reverse();
     }
@@ -270,7 +272,8 @@ fn all_that_archives_write_is_read() {
     let mut block = vec![0; 512];
     block[..3].copy_from_slice(b"abc");
     let mut signed = header("d\u{e9}.jpg", b'0', 0);
-    let sum: i32 = signed.iter().enumerate().map(|(i, &b)| if (148..156).contains(&i) { 32 } else { i32::from(b as i8) }).sum();
+    let sum: i32 =
+        signed.iter().enumerate().map(|(i, &b)| if (148..156).contains(&i) { 32 } else { i32::from(b as i8) }).sum();
     signed[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
     let bytes = archive(&[
         entry("./", b'5', b""),
@@ -335,7 +338,9 @@ fn hostile_numbers_are_refused() {
     assert_eq!(refused(with_size(b"12x\0\0\0\0\0\0\0\0\0")), "0: the size of a file is no number");
     let huge = archive(&[entry("L", b'L', &vec![b'a'; (1 << 20) + 1])]);
     assert!(problem(&huge).contains("a name or a record of 1048577 bytes"));
-    for broken in ["8 path=a\n", "x path=a\n", "99 path=a\n", "8 patha\n", "0 ", "18446744073709551616 a=b\n", "12 size=big\n"] {
+    for broken in
+        ["8 path=a\n", "x path=a\n", "99 path=a\n", "8 patha\n", "0 ", "18446744073709551616 a=b\n", "12 size=big\n"]
+    {
         let bytes = archive(&[entry("pax", b'x', broken.as_bytes()), entry("a.jpg", b'0', b"")]);
         assert!(problem(&bytes).contains("a pax record is broken"), "{broken:?}");
     }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=src/libtorch/shim.cpp");
+    for file in ["shim.cpp", "memory.cpp", "guarded.h"] {
+        println!("cargo:rerun-if-changed=src/libtorch/{file}");
+    }
     let lib = std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys tells where libtorch lies");
     let lib = std::fs::canonicalize(&lib).unwrap_or_else(|err| panic!("{lib}: {err}; run `make setup` first"));
     let include = PathBuf::from(&lib).join("../include");
@@ -16,6 +18,7 @@ fn main() {
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .file("src/libtorch/shim.cpp")
+        .file("src/libtorch/memory.cpp")
         .compile("dbp_shim");
     // Behind the shim on the linker's command line, which resolves from left to right.
     for library in ["torch_cpu", "c10"] {

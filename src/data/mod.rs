@@ -14,7 +14,7 @@
 //! | [`segment`] | the same for images with masks, and changes of color |
 //! | [`loader`], [`val_loader`] | batches, prepared ahead by threads, each a pure function of its position |
 //!
-//! Batches are plain `Vec<f32>`; nothing here knows libtorch. Every random choice is keyed ([`crate::random`]), so neither
+//! Of libtorch, nothing here knows more than the memory that batches are written into. Every random choice is keyed ([`crate::random`]), so neither
 //! the number of workers, nor the cache, nor what was asked for before changes a single value.
 
 pub mod augment;

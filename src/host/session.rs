@@ -37,6 +37,8 @@ pub struct Options {
     /// A run directory to carry on with.
     pub resume: Option<PathBuf>,
     pub threads: Option<usize>,
+    /// Whether products of float32 on CUDA may take TF32.
+    pub tf32: bool,
     /// Cells of a grid that are run at once.
     pub jobs: usize,
     /// The one cell of a grid that this process is to run.
@@ -78,6 +80,7 @@ impl Options {
             seed: None,
             resume: None,
             threads: None,
+            tf32: false,
             jobs: 1,
             cell: None,
             allow_read: Vec::new(),

@@ -2,9 +2,9 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
-#include <cstring>
-#include <exception>
 #include <vector>
+
+#include "guarded.h"
 
 namespace {
 
@@ -13,22 +13,6 @@ std::vector<at::Tensor> list(at::Tensor *const *tensors, size_t count) {
     out.reserve(count);
     for (size_t i = 0; i < count; ++i) out.push_back(*tensors[i]);
     return out;
-}
-
-template <typename Body>
-int guarded(char *error, size_t capacity, Body body) {
-    const char *what = "unknown C++ exception";
-    try {
-        body();
-        return 0;
-    } catch (const std::exception &err) {
-        what = err.what();
-        std::strncpy(error, what, capacity - 1);
-    } catch (...) {
-        std::strncpy(error, what, capacity - 1);
-    }
-    error[capacity - 1] = '\0';
-    return 1;
 }
 
 }  // namespace

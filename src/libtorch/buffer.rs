@@ -7,7 +7,7 @@ use std::ffi::c_char;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
 use super::shim::call;
@@ -129,6 +129,8 @@ impl std::fmt::Debug for Buffer {
 
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
 
     #[test]

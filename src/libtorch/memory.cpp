@@ -1,12 +1,11 @@
-// Memory of CUDA devices and of the host, and TF32. Nothing here names a symbol of libtorch's CUDA half, which is opened while the program
-// runs: its allocator is reached through the base class, in libc10.
-#include <ATen/ATen.h>
+// Memory of CUDA devices and of the host, and TF32. Nothing here names a symbol of libtorch's CUDA half, which is opened
+// while the program runs: its allocator is reached through the base class, in libc10.
 #include <ATen/Context.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <cstdint>
 
-#include "guarded.h"
+#include "shim.h"
 
 namespace {
 

@@ -1,21 +1,7 @@
 // What tch 0.24 does not expose of libtorch. Each function returns 0, or 1 with a message in `error` (libtorch throws).
-#include <ATen/ATen.h>
+#include "shim.h"
+
 #include <c10/core/GradMode.h>
-
-#include <vector>
-
-#include "guarded.h"
-
-namespace {
-
-std::vector<at::Tensor> list(at::Tensor *const *tensors, size_t count) {
-    std::vector<at::Tensor> out;
-    out.reserve(count);
-    for (size_t i = 0; i < count; ++i) out.push_back(*tensors[i]);
-    return out;
-}
-
-}  // namespace
 
 extern "C" {
 

@@ -111,7 +111,13 @@ impl Archive {
 pub struct Handles {
     archives: Vec<Archive>,
     /// Archive `i` is held in slot `i % OPEN`.
-    slots: Vec<Mutex<Option<(usize, Arc<File>)>>>,
+    slots: Vec<Mutex<Option<Open>>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    index: usize,
+    file: Arc<File>,
 }
 
 impl Handles {
@@ -138,10 +144,8 @@ impl Handles {
     /// The lock is held while a handle is looked up or opened, not while it is read from.
     fn handle(&self, index: usize) -> Result<Arc<File>, String> {
         let mut slot = self.slots[index % OPEN].lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((held, file)) = &*slot
-            && *held == index
-        {
-            return Ok(Arc::clone(file));
+        if let Some(open) = slot.as_ref().filter(|open| open.index == index) {
+            return Ok(Arc::clone(&open.file));
         }
         let known = &self.archives[index];
         let (archive, file) = Archive::open(&known.path).map_err(cannot_read)?;
@@ -150,7 +154,7 @@ impl Handles {
             return Err("the archive has changed since it was opened".into());
         }
         let file = Arc::new(file);
-        *slot = Some((index, Arc::clone(&file)));
+        *slot = Some(Open { index, file: Arc::clone(&file) });
         Ok(file)
     }
 }

@@ -1,11 +1,20 @@
-// Exceptions of libtorch as a message and a return code: none may cross into Rust.
+// What the shim's files share: lists of tensors, and exceptions as messages.
 #pragma once
+
+#include <ATen/ATen.h>
 
 #include <cstring>
 #include <exception>
+#include <vector>
 
-namespace {
+inline std::vector<at::Tensor> list(at::Tensor *const *tensors, size_t count) {
+    std::vector<at::Tensor> out;
+    out.reserve(count);
+    for (size_t i = 0; i < count; ++i) out.push_back(*tensors[i]);
+    return out;
+}
 
+// Runs `body`; answers 0, or 1 with a message in `error`.
 template <typename Body>
 int guarded(char *error, size_t capacity, Body body) {
     const char *what = "unknown C++ exception";
@@ -21,5 +30,3 @@ int guarded(char *error, size_t capacity, Body body) {
     error[capacity - 1] = '\0';
     return 1;
 }
-
-}  // namespace

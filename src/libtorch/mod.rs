@@ -2,6 +2,8 @@
 
 mod allocator;
 mod cuda;
+mod heap;
+mod linear;
 mod overflow;
 mod shim;
 mod updates;
@@ -11,6 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use thiserror::Error;
 
 pub use cuda::{cuda_bus_id, exit_now, load as load_cuda};
+pub use heap::keep_freed_memory;
+pub use linear::linear;
 pub use overflow::guard_stack;
 pub use shim::{AdamWStep, clear_grads, fused_adamw, grad_enabled};
 pub use updates::{ScheduleFreeStep, SgdStep, fused_sgd, lerp, schedule_free_adamw};

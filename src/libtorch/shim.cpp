@@ -1,37 +1,7 @@
 // What tch 0.24 does not expose of libtorch. Each function returns 0, or 1 with a message in `error` (libtorch throws).
-#include <ATen/ATen.h>
+#include "shim.h"
+
 #include <c10/core/GradMode.h>
-
-#include <cstring>
-#include <exception>
-#include <vector>
-
-namespace {
-
-std::vector<at::Tensor> list(at::Tensor *const *tensors, size_t count) {
-    std::vector<at::Tensor> out;
-    out.reserve(count);
-    for (size_t i = 0; i < count; ++i) out.push_back(*tensors[i]);
-    return out;
-}
-
-template <typename Body>
-int guarded(char *error, size_t capacity, Body body) {
-    const char *what = "unknown C++ exception";
-    try {
-        body();
-        return 0;
-    } catch (const std::exception &err) {
-        what = err.what();
-        std::strncpy(error, what, capacity - 1);
-    } catch (...) {
-        std::strncpy(error, what, capacity - 1);
-    }
-    error[capacity - 1] = '\0';
-    return 1;
-}
-
-}  // namespace
 
 extern "C" {
 

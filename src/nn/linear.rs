@@ -12,6 +12,7 @@ use super::norm::LayerNorm;
 use super::registry::Scope;
 use super::rows::Pass;
 use super::{NnError, NnResult};
+use crate::libtorch;
 
 pub struct Linear {
     layer: Rc<Layer>,
@@ -55,8 +56,8 @@ impl Linear {
         let (weight, bias) = (applied.weight.f_to_kind(x.kind())?, self.bias.f_to_kind(x.kind())?);
         if applied.two_step {
             let z = self.layer.rotate(&flat(x)?.f_to_kind(self.bias.kind())?)?.f_to_kind(x.kind())?.f_view_as(x)?;
-            return Ok(z.f_linear(&weight, Some(&bias))?);
+            return Ok(libtorch::linear(&z, &weight, &bias)?);
         }
-        Ok(x.f_linear(&weight, Some(&bias))?)
+        Ok(libtorch::linear(x, &weight, &bias)?)
     }
 }

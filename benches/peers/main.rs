@@ -12,6 +12,7 @@ mod child;
 #[path = "../step/pairs.rs"]
 #[allow(dead_code)] // `step` needs all of these two.
 mod pairs;
+mod programs;
 mod steps;
 #[path = "../step/trainer.rs"]
 #[allow(dead_code)]
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use tch::{Device, Kind};
 
+use programs::Program;
 use steps::Steps;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -42,7 +44,11 @@ struct Cli {
     #[arg(long, value_name = "PATH", default_value = ".peers/bin/python")]
     python: PathBuf,
 
-    /// Try it out: nano only, 32 images, 3 pairs
+    /// Where the folders tiny_imagenet and imagenet_sample lie; claims without their images are left out
+    #[arg(long, value_name = "DIR", default_value = "../shared/data")]
+    data: PathBuf,
+
+    /// Try it out: nano only, 32 images, 3 pairs of steps, one of programs
     #[arg(long)]
     quick: bool,
 
@@ -58,6 +64,7 @@ struct Cli {
 /// What all claims need to know.
 pub struct Setting {
     python: PathBuf,
+    data: PathBuf,
     quick: bool,
     threads: usize,
 }
@@ -65,6 +72,7 @@ pub struct Setting {
 /// One measurement, and the lines that it prints.
 enum Claim {
     Steps(Steps),
+    Program(Program),
 }
 
 impl Claim {
@@ -72,6 +80,7 @@ impl Claim {
     fn titles(&self) -> Vec<String> {
         match self {
             Self::Steps(steps) => vec![format!("ratio {}", steps.name())],
+            Self::Program(program) => program.names().iter().map(|name| format!("ratio {name}")).collect(),
         }
     }
 
@@ -82,19 +91,22 @@ impl Claim {
     fn is_quick(&self) -> bool {
         match self {
             Self::Steps(steps) => steps.size.name == "nano",
+            Self::Program(program) => program.is_quick(),
         }
     }
 
     fn measure(&self, setting: &Setting) -> Result<()> {
         match self {
             Self::Steps(steps) => steps.measure(setting),
+            Self::Program(program) => program.measure(setting),
         }
     }
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let all = steps::claims().into_iter().map(Claim::Steps);
+    let programs = programs::claims().into_iter().map(Claim::Program);
+    let all = programs.chain(steps::claims().into_iter().map(Claim::Steps));
     let mut chosen: Vec<_> = all.filter(|claim| claim.is_quick() || !cli.quick).collect();
     for name in &cli.names {
         if !chosen.iter().any(|claim| claim.contains(name)) {
@@ -108,11 +120,12 @@ fn main() -> ExitCode {
         let message = format!("--python: there is no {}; `make bench-peers` sets one up", cli.python.display());
         Cli::command().error(ErrorKind::ValueValidation, message).exit();
     }
+    dbp_host::libtorch::keep_freed_memory(); // As the program does.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = cli.threads.map_or(cores, usize::from);
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
     tch::manual_seed(0);
-    let setting = Setting { python: cli.python, quick: cli.quick, threads };
+    let setting = Setting { python: cli.python, data: cli.data, quick: cli.quick, threads };
     println!(
         "# dbp-host {}, libtorch {}, {}, CPU, {threads} of {cores} cores on both sides",
         env!("CARGO_PKG_VERSION"),

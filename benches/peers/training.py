@@ -7,7 +7,7 @@ from torch.optim import AdamW
 
 from mae import CHANNELS, Mae
 
-# Constants of the host's recipes; `TABLE` of what the paper decorrelates with.
+# Constants of the host's recipes, and of its preset `paper`.
 SAMPLE = 0.10
 DECOR_LR = 5e-4
 BETAS = (0.9, 0.95)
@@ -40,11 +40,11 @@ class Trainer:
         self.shape = (self.micro_batch, CHANNELS, side, side)
 
     def step(self, images=None):
-        """One step on `images`, an iterable of micro-batches; without, on one batch of noise that stays on the device."""
+        """One step on `images`, micro-batch by micro-batch; without, on a batch of noise that stays on the device."""
         if images is None:
             if self.images is None:
-                self.images = torch.randn(self.shape, device=self.device)
-            images = [self.images] * self.micro_batches
+                self.images = [torch.randn(self.shape, device=self.device) for _ in range(self.micro_batches)]
+            images = self.images
         for batch in images:
             loss = self.backward(batch, *self.draw())
         self.finish()

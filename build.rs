@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-const SHIM: [&str; 2] = ["src/libtorch/shim.cpp", "src/libtorch/linear.cpp"];
+const SHIM: [&str; 3] = ["src/libtorch/shim.cpp", "src/libtorch/linear.cpp", "src/libtorch/checkpoint.cpp"];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -3,9 +3,14 @@
 import contextlib
 import subprocess
 import threading
+import time
 
 # Dense matrix rates in TFLOP/s, without sparsity, from NVIDIA's data sheets: bf16, and TF32 for float32.
 PEAKS = {"H100 PCIe": (756, 378), "H100": (989, 494), "H200": (989, 494), "A100": (312, 156)}
+
+
+# The driver's figure is a mean over about a second, so the first ones of a turn are still those of the one before.
+LAG_SECS = 1.0
 
 
 class Watched:
@@ -16,13 +21,14 @@ class Watched:
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def run(self):
+        begun = time.monotonic()
         while not self.done.wait(0.1):
             drawn = self.device.query("power.draw")
-            if drawn is not None:
+            if drawn is not None and time.monotonic() - begun > LAG_SECS:
                 self.samples.append(drawn)
 
     def watts(self):
-        return self.samples[1:]  # The first is from before the work has begun, by the driver's averaging.
+        return self.samples
 
 
 class Device:

@@ -27,7 +27,7 @@ MODES = {
     "4d": dict(preset="paper", max_rows="4d"),
     "lean": dict(preset="lean"),
 }
-TURN_SECS = 1.5  # What a turn should take at least, for the meters.
+TURN_SECS = 2.5  # What a turn should take, for the meters.
 WRAP_UP_SECS = 5
 
 

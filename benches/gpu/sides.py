@@ -74,9 +74,10 @@ class Host(Side):
         self.begun = 0
 
     @staticmethod
-    def command(host, device, threads, runs, settings):
+    def command(host, device, threads, runs, settings, tf32=False):
         command = [host, str(HERE / "step.rhai"), "--device", device, "--runs", str(runs)]
         command += ["--threads", str(threads)] if threads else []
+        command += ["--tf32"] if tf32 else []
         for name, value in settings.items():
             command += ["--set", f"{name}={value}"]
         return command
@@ -90,7 +91,8 @@ class Host(Side):
                         data=self.images, turn=self.folder / "turn.txt")
         if self.options:
             settings["decor"] = json.dumps(self.options)
-        self.launch(self.command(self.host, self.device, self.threads, self.folder / "runs", settings))
+        self.launch(self.command(self.host, self.device, self.threads, self.folder / "runs", settings,
+                                 tf32=self.device != "cpu"))  # As the peer, in what stays float32.
         ready, share, _ = self.answer(timeout).split()
         if ready != "ready":
             raise Failed(f"expected `ready`, got `{ready}`")

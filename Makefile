@@ -35,8 +35,11 @@ bench: setup ## Time decorrelation and the script's loop against their peers, as
 	cargo bench --bench sampler -- $(ARGS)
 	cargo bench --bench script_loop -- $(ARGS)
 
-bench-peers: build .peers/ready ## Time the host against PyTorch and torchvision, which it puts into .peers/ (ARGS as for bench)
-	cargo bench --bench peers -- --python .peers/bin/python $(ARGS)
+DATA := ../shared/data# Folders of photographs, named in benches/README.md.
+
+bench-peers: build .peers/ready ## Time the host against PyTorch and torchvision, which it puts into .peers/ (DATA=DIR has photographs)
+	cargo bench --bench peers -- --python .peers/bin/python --data $(DATA) $(ARGS)
+	cargo bench --bench loader -- --python .peers/bin/python --data $(DATA)/imagenet_sample $(filter --quick,$(ARGS))
 
 # PyTorch's versions are those of libtorch, so that both sides have the same kernels. Where Python lacks venv, as Debian's does
 # without python3-venv, the packages go into a folder of their own.

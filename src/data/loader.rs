@@ -18,6 +18,7 @@ use super::error::DataError;
 use super::normalization::Normalization;
 use super::prefetch::{Prefetch, pool};
 use super::segment::Segmentation;
+use crate::libtorch::buffer::Buffer;
 use crate::random::{Key, Rng, Stream};
 
 /// So many files are tried for one place in a batch.
@@ -44,7 +45,7 @@ pub struct LoaderConfig {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// `[N, C, H, W]`, row-major.
-    pub pixels: Vec<f32>,
+    pub pixels: Buffer,
     /// `[N, C, H, W]`.
     pub shape: [usize; 4],
     /// With `step` and `micro`, the key for masks and whatever else is drawn per batch.
@@ -250,7 +251,7 @@ impl Plan {
         let order = self.order(step / self.steps_per_epoch());
         let first = (step % self.steps_per_epoch()) as usize * self.config.batch + micro as usize * count;
 
-        let mut pixels = vec![0.0; shape.iter().product()];
+        let mut pixels = Buffer::zeros(shape.iter().product());
         // Without masks there is an empty piece of them for every image.
         let mask_pixels = if self.pairs.is_some() { height * width } else { 0 };
         let mut masks = vec![0; count * mask_pixels];

@@ -1,6 +1,6 @@
 //! What a dataset is drawn from: a numbered list of images that can be loaded from any thread.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::classes::ClassTable;
 use super::folder::Layout;
@@ -25,6 +25,12 @@ pub trait Source: Send + Sync {
     /// Reads or makes the image, the same at every call; the error is the reason for `skipped.csv`.
     fn load(&self, index: usize) -> Result<Image, String>;
 
+    /// The file of an image as it is stored, for who wants to decode no more of it than is needed; `None` where an image is not
+    /// one file. [`load`](Self::load) is then [`decode_as`](super::decode::decode_as) of it.
+    fn bytes(&self, _index: usize) -> Option<Result<Vec<u8>, String>> {
+        None
+    }
+
     /// The split that the source itself prescribes.
     fn layout(&self) -> Option<&Layout> {
         None
@@ -47,6 +53,16 @@ pub trait Source: Send + Sync {
 
     /// The files that an image is read from; none for one that is made.
     fn paths(&self, _index: usize) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// The archive that an image lies in.
+    fn archive(&self, _index: usize) -> Option<&Path> {
+        None
+    }
+
+    /// The archives that images are read from, where they are no files of their own.
+    fn archives(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 

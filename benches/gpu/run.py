@@ -18,7 +18,7 @@ SIDES = {"nano": 64, "tiny": 64, "small": 224, "base": 224}  # Pixels.
 
 # Losses of a few steps on the device over those on the CPU, relative. In bf16, whose numbers have three digits, near is enough.
 # R moves at twenty times its usual rate, so that a wrong update shows.
-CHECK_STEPS = 8
+CHECK_STEPS, CHECK_BATCH = 8, 32
 CHECK_MODES = {"bp": None, "dbp": dict(preset="paper", lr=1e-2)}
 TOLERANCE = {"float32": 1e-4, "bf16": 5e-3}
 
@@ -48,11 +48,11 @@ class Bench:
     def __init__(self, args, folder):
         self.args, self.folder, self.started = args, folder, time.monotonic()
         self.device = Device(args.device)
-        self.failed, self.rows, self.lines = False, [], []
+        self.failed, self.rows = False, []
+        self.plain_count, self.plain_secs = None, {}  # Multiply-adds of a step without decorrelation; seconds by batch.
         self.images = folder / "images"
         self.images.mkdir()
-        self.most = max(args.batches)
-        write_noise(self.images, self.most, 32)
+        write_noise(self.images, max([CHECK_BATCH, *args.batches]), 32)
 
     def left(self):
         return self.args.seconds - (time.monotonic() - self.started)
@@ -78,7 +78,7 @@ class Bench:
                     within = worst <= TOLERANCE[precision]
                     verdict = "within" if within else "ABOVE"
                     self.say(f"check loss_{on_device}_over_cpu/nano/{mode}/{precision} {worst:.1e} "
-                             f"bound {TOLERANCE[precision]:.0e} {verdict}   relative, the worst of {len(want)} steps of 32")
+                             f"bound {TOLERANCE[precision]:.0e} {verdict}   relative, the worst of {len(want)} steps of {CHECK_BATCH}")
                     self.fail_unless(within, f"{mode} in {precision} on {on_device}: {got}, on the CPU {want}")
             except Failed as error:
                 self.fail_unless(False, f"{mode}: {error}")
@@ -89,11 +89,14 @@ class Bench:
             self.say(f"!!!! CHECK FAILED: {what}")
 
     def losses(self, mode, device, precision):
-        settings = dict(recipe="nano", batch=32, micro_batch=16, precision=precision, steps=CHECK_STEPS, data=self.images)
+        settings = dict(recipe="nano", batch=CHECK_BATCH, micro_batch=CHECK_BATCH // 2, precision=precision, steps=CHECK_STEPS, data=self.images)
         if CHECK_MODES[mode]:
             settings["decor"] = json.dumps(CHECK_MODES[mode])
         command = Host.command(self.args.host, device, self.args.threads, self.folder / "runs", settings)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=max(self.left(), 30))
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=max(self.left(), 30))
+        except subprocess.TimeoutExpired:
+            raise Failed(f"no end after {max(self.left(), 30):.0f} s") from None
         losses = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("loss ")]
         if len(losses) != CHECK_STEPS:
             raise Failed(done.stderr.strip()[-400:] or f"{len(losses)} losses of {CHECK_STEPS}")
@@ -169,16 +172,21 @@ class Bench:
             for peer in (side for side in sides if isinstance(side, Peer)):
                 self.ratio(f"step_host_over_pytorch_{peer.name}/{name}", host, peer)
                 if host.memory_mib and peer.memory_mib:
-                    self.lines.append(f"ratio peak_memory_host_over_pytorch_{peer.name}/{name} "
-                                      f"{host.memory_mib / peer.memory_mib:.3f}   {host.memory_mib:.0f} and {peer.memory_mib:.0f} MiB")
+                    self.say(f"ratio peak_memory_host_over_pytorch_{peer.name}/{name} "
+                             f"{host.memory_mib / peer.memory_mib:.3f}   {host.memory_mib:.0f} and {peer.memory_mib:.0f} MiB")
+            secs = statistics.median(host.step_secs)
+            if host.name == "bp":
+                self.plain_secs[batch] = secs
+            elif batch in self.plain_secs:
+                self.say(f"ratio step_dbp_over_bp/{name} {secs / self.plain_secs[batch]:.3f}   "
+                         f"counted {1 + host.share:.3f}   medians, not in turn")
 
     def ratio(self, name, host, peer):
         ratios = [a / b for a, b in zip(host.step_secs, peer.step_secs)]
         if ratios:
-            line = (f"ratio {name} {statistics.median(ratios):.3f}   lowest {min(ratios):.3f} highest {max(ratios):.3f}   "
-                    f"median of {len(ratios)} pairs, {1e3 * statistics.median(host.step_secs):.1f} ms and "
-                    f"{1e3 * statistics.median(peer.step_secs):.1f} ms a step, {self.args.precision}")
-            self.lines.append(line)
+            self.say(f"ratio {name} {statistics.median(ratios):.3f}   lowest {min(ratios):.3f} highest {max(ratios):.3f}   "
+                     f"median of {len(ratios)} pairs, {1e3 * statistics.median(host.step_secs):.1f} ms and "
+                     f"{1e3 * statistics.median(peer.step_secs):.1f} ms a step, {self.args.precision}")
 
     def table(self):
         head = ["size", "batch", "", "side", "ms/step", "images/s", "TFLOP/s", "% of peak", "GiB", "W", "J/image"]
@@ -192,12 +200,9 @@ class Bench:
         self.say(f"# {self.device.name()}, {self.args.precision}, micro-batches of {self.args.micro}, peak "
                  f"{self.device.peak_tflops(self.args.precision) or 'unknown'} TFLOP/s, {self.args.seconds} s at most")
         self.check()
-        self.plain_count = None
         for batch in self.args.batches:
             for group in ("bp", "dbp"):
                 self.time(batch, group)
-        for line in self.lines:
-            self.say(line)
         self.say("")
         self.table()
         self.say(f"# {time.monotonic() - self.started:.0f} s in all; GiB and W are of the whole device, read with nvidia-smi")

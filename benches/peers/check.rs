@@ -10,6 +10,9 @@ use crate::child::Peer;
 use crate::trainer::{Size, decorrelate};
 use crate::{FLOAT, Result, Setting};
 
+/// Tensors as a file holds them.
+type Named = Vec<(String, Tensor)>;
+
 const BATCH: i64 = 16;
 const STEPS: u64 = 3;
 /// Far above the usual η, so that R moves.
@@ -57,7 +60,7 @@ pub fn check(size: &Size, options: Option<&DecorOptions>, mode: &str, setting: &
 }
 
 /// What the peer must know to repeat the steps, and the losses.
-fn host(size: &Size, options: Option<&DecorOptions>) -> Result<(Vec<(String, Tensor)>, Vec<f64>)> {
+fn host(size: &Size, options: Option<&DecorOptions>) -> Result<(Named, Vec<f64>)> {
     let model = size.model()?;
     let registry = model.registry();
     if let Some(options) = options {
@@ -100,7 +103,7 @@ fn host(size: &Size, options: Option<&DecorOptions>) -> Result<(Vec<(String, Ten
 }
 
 /// Copies of all parameters, under `<prefix>.<name>`.
-fn parameters(model: &Mae, prefix: &str) -> Result<Vec<(String, Tensor)>> {
+fn parameters(model: &Mae, prefix: &str) -> Result<Named> {
     let mut tensors = Vec::new();
     model.registry().each_parameter(|parameter| -> Result<()> {
         let values = parameter.tensor.f_detach()?;

@@ -104,7 +104,7 @@ impl Program {
         pairs(|ran| ran.secs).print(&names[0], None, Some(EPOCH_BOUND), &beside);
         let memory = pairs(|ran| ran.peak_mib);
         let beside = format!("memory of the main processes alone, PyTorch's {workers} workers not counted");
-        memory.print_mib(&names[1], Some(MEMORY_BOUND), &beside);
+        memory.line(&names[1], None, Some(MEMORY_BOUND), |mib| format!("{mib:.0} MiB"), &beside);
         pairs(|ran| ran.first_step_secs).print(&names[2], None, None, "from exec to the end of the first step");
         Ok(())
     }

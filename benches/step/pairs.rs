@@ -46,12 +46,8 @@ impl Pairs {
         self.line(name, counted.into(), bound, duration, beside);
     }
 
-    /// The same for pairs of sizes in MiB.
-    pub fn print_mib(&self, name: &str, bound: Option<f64>, beside: &str) {
-        self.line(name, None, bound, |mib| format!("{mib:.0} MiB"), beside);
-    }
-
-    fn line(&self, name: &str, counted: Option<f64>, bound: Option<f64>, show: fn(f64) -> String, beside: &str) {
+    /// The same for values that `show` writes.
+    pub fn line(&self, name: &str, counted: Option<f64>, bound: Option<f64>, show: fn(f64) -> String, beside: &str) {
         let [low, median, high] = self.ratio;
         let counted = counted.map_or(String::new(), |counted| format!("   counted {counted:.3}"));
         println!(

@@ -12,6 +12,7 @@ mod glibc {
     pub const M_TRIM_THRESHOLD: c_int = -1;
     pub const M_TOP_PAD: c_int = -2;
     pub const M_MMAP_THRESHOLD: c_int = -3;
+    pub const M_ARENA_MAX: c_int = -8;
 
     unsafe extern "C" {
         pub fn mallopt(parameter: c_int, value: c_int) -> c_int;
@@ -22,7 +23,7 @@ mod glibc {
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        use glibc::{M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD, mallopt};
+        use glibc::{M_ARENA_MAX, M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD, mallopt};
         const NEVER: i32 = -1;
         // A larger block, of which a step has few, is mapped by itself: in the heap it would leave a hole that nothing else fits.
         const LARGE: i32 = 1 << 30;
@@ -32,6 +33,7 @@ pub fn keep_freed_memory() {
             mallopt(M_TRIM_THRESHOLD, NEVER);
             mallopt(M_MMAP_THRESHOLD, LARGE);
             mallopt(M_TOP_PAD, GROWTH);
+            mallopt(M_ARENA_MAX, 1); // Scripts have a thread of their own, and other arenas are too small for a batch.
         }
     }
 }

@@ -60,6 +60,18 @@ int dbp_lerp(size_t count, at::Tensor *const *tensors, at::Tensor *const *ends, 
     });
 }
 
+// Scales tensors down, in place, so that all together are no longer than `most`; `norm` is how long they were. Nothing is read
+// from the device.
+int dbp_clip_norm(size_t count, at::Tensor *const *tensors, double most, at::Tensor **norm, char *error, size_t capacity) {
+    return guarded(error, capacity, [&] {
+        c10::NoGradGuard no_grad;
+        auto all = list(tensors, count);
+        auto total = at::linalg_vector_norm(at::stack(at::_foreach_norm(all, 2)), 2);
+        at::_foreach_mul_(all, (most / (total + 1e-6)).clamp_max(1.0));
+        *norm = new at::Tensor(total);
+    });
+}
+
 // Drops the gradients, so that the next backward pass writes them instead of adding to zeros.
 int dbp_clear_grads(size_t count, at::Tensor *const *params, char *error, size_t capacity) {
     return guarded(error, capacity, [&] {

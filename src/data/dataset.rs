@@ -7,18 +7,21 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
-use super::cache::{Cache, Loaded};
+use super::cache::Cache;
 use super::classes::ClassTable;
+use super::decode::{Baseline, decode_as};
 use super::error::DataError;
 use super::folder::{Folder, FolderSpec};
 use super::image::Image;
 use super::mask::Mask;
 use super::normalization::{Normalization, SAMPLE};
 use super::pairs::{self, Pairs, PairsSpec};
+use super::picture::Picture;
 use super::skips::SkipLog;
 use super::source::{Source, Wirebond};
 use crate::random::{Key, Stream, hash_name};
@@ -80,10 +83,19 @@ pub struct Dataset {
 
 struct Shared {
     source: Box<dyn Source>,
-    cache: Arc<Cache<Image>>,
+    cache: Arc<Cache<Picture>>,
     /// Within the limit of `cache`.
     masks: Arc<Cache<Mask>>,
     skips: SkipLog,
+    /// Which files [`Baseline`](super::decode::Baseline) has read to their end.
+    sound: Box<[AtomicBool]>,
+}
+
+/// What an image is made from.
+pub(super) struct Stores<'a> {
+    pub source: &'a dyn Source,
+    pub cache: &'a Cache<Picture>,
+    pub sound: &'a [AtomicBool],
 }
 
 struct Statistics {
@@ -132,7 +144,9 @@ impl Dataset {
         };
         let cache = Cache::new(source.len(), cache_bytes);
         let masks = Cache::beside(if source.has_masks() { source.len() } else { 0 }, &cache);
-        let shared = Shared { cache: Arc::new(cache), masks: Arc::new(masks), skips: SkipLog::default(), source };
+        let sound = (0..source.len()).map(|_| AtomicBool::new(false)).collect();
+        let (cache, masks) = (Arc::new(cache), Arc::new(masks));
+        let shared = Shared { cache, masks, skips: SkipLog::default(), sound, source };
         Ok(Self { shared: Arc::new(shared), statistics: Statistics::of(&files), files, val })
     }
 
@@ -204,15 +218,20 @@ impl Dataset {
     pub fn load_pair(&self, index: usize) -> Result<(Arc<Image>, Arc<Mask>), String> {
         let Shared { source, cache, masks, .. } = &*self.shared;
         let index = self.files[index] as usize;
-        match (cache.get(index), masks.get(index)) {
+        let image = cache.get(index).and_then(|picture| match &*picture.ok()? {
+            Picture::Pixels(image) => Some(image.clone()),
+            Picture::Planes(_) => None,
+        });
+        match (image, masks.get(index)) {
             (_, Some(Err(reason))) => Err(reason.to_string()),
-            (Some(Ok(image)), Some(Ok(mask))) => Ok((image, mask)),
+            (Some(image), Some(Ok(mask))) => Ok((image, mask)),
             _ => {
                 let (image, mask) = source.load_pair(index).inspect_err(|reason| {
                     // The image alone may still be readable.
                     let _ = masks.keep(index, Err(reason.clone()));
                 })?;
-                let image = cache.keep(index, Ok(image)).map_err(|reason| reason.to_string())?;
+                let image = Arc::new(image);
+                cache.keep(index, Ok(Picture::Pixels(image.clone()))).map_err(|reason| reason.to_string())?;
                 Ok((image, masks.keep(index, Ok(mask)).map_err(|reason| reason.to_string())?))
             }
         }
@@ -324,14 +343,35 @@ impl Dataset {
         }
     }
 
-    /// Loads past the cache, for callers with a cache of their own.
-    pub(super) fn load_uncached(&self, index: usize) -> Result<Image, String> {
-        self.shared.source.load(self.files[index] as usize)
+    /// The file of the `index`-th image of this view.
+    pub(super) fn file(&self, index: usize) -> usize {
+        self.files[index] as usize
     }
 
-    fn load_file(&self, file: u32) -> Loaded {
+    pub(super) fn stores(&self) -> Stores<'_> {
+        Stores { source: &*self.shared.source, cache: &self.shared.cache, sound: &self.shared.sound }
+    }
+
+    fn load_file(&self, file: u32) -> Result<Arc<Image>, Arc<str>> {
         let index = file as usize;
-        self.shared.cache.get_or_load(index, || self.shared.source.load(index))
+        let Shared { source, cache, .. } = &*self.shared;
+        if let Some(kept) = cache.get(index)
+            && let Picture::Pixels(image) = &*kept?
+        {
+            return Ok(image.clone());
+        }
+        let bytes = source.bytes(index).transpose();
+        // The cache holds such a file as planes, for batches, or not at all.
+        let as_planes = matches!(&bytes, Ok(Some(bytes)) if Baseline::new(bytes).is_some());
+        let image = bytes.and_then(|bytes| match bytes {
+            Some(bytes) => decode_as(&bytes, source.channels()).map_err(|error| error.to_string()),
+            None => source.load(index),
+        });
+        let image = image.map(Arc::new);
+        if !as_planes || image.is_err() {
+            let _ = cache.keep(index, image.clone().map(Picture::Pixels));
+        }
+        image.map_err(Into::into)
     }
 
     /// The statistics of a part of this view: its own, unless this view's are not of its own files.

@@ -3,9 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
+const SHIM: [&str; 3] = ["src/libtorch/shim.cpp", "src/libtorch/linear.cpp", "src/libtorch/checkpoint.cpp"];
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=src/libtorch/shim.cpp");
+    for file in SHIM.iter().chain(&["src/libtorch/shim.h"]) {
+        println!("cargo:rerun-if-changed={file}");
+    }
     let lib = std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys tells where libtorch lies");
     let lib = std::fs::canonicalize(&lib).unwrap_or_else(|err| panic!("{lib}: {err}; run `make setup` first"));
     let include = PathBuf::from(&lib).join("../include");
@@ -15,7 +19,7 @@ fn main() {
         .warnings(false) // libtorch's headers are not ours to mend.
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
-        .file("src/libtorch/shim.cpp")
+        .files(SHIM)
         .compile("dbp_shim");
     // Behind the shim on the linker's command line, which resolves from left to right.
     for library in ["torch_cpu", "c10"] {

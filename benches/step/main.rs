@@ -251,6 +251,7 @@ fn main() -> ExitCode {
         }
     }
     chosen.retain(|claim| cli.names.is_empty() || cli.names.iter().any(|name| claim.title().contains(name)));
+    dbp_host::libtorch::keep_freed_memory(); // As the program does.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = cli.threads.map_or(cores, usize::from);
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));

@@ -12,7 +12,7 @@ use std::thread;
 
 use rhai::{AST, Caches, Engine, EvalAltResult, Position, Scope, Shared};
 
-use crate::libtorch::guard_stack;
+use crate::libtorch::{guard_stack, keep_freed_memory};
 
 pub mod api;
 pub mod args;
@@ -114,6 +114,7 @@ pub fn run(mut options: Options) -> i32 {
 
 /// Prepares this process for running scripts, and completes their options.
 fn begin(options: &mut Options) -> Result<(), Failure> {
+    keep_freed_memory();
     signals::install();
     memory::watch();
     quiet_panics();

@@ -1,7 +1,10 @@
 //! What tch lacks: errors without C++ frames, in-place updates of many tensors, and CUDA that is loaded when it is first asked for.
 
 mod allocator;
+mod checkpoint;
 mod cuda;
+mod heap;
+mod linear;
 mod overflow;
 mod shim;
 mod updates;
@@ -10,10 +13,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use thiserror::Error;
 
+pub use checkpoint::checkpoint;
 pub use cuda::{cuda_bus_id, exit_now, load as load_cuda};
+pub use heap::keep_freed_memory;
+pub use linear::linear;
 pub use overflow::guard_stack;
 pub use shim::{AdamWStep, clear_grads, fused_adamw, grad_enabled};
-pub use updates::{ScheduleFreeStep, SgdStep, fused_sgd, lerp, schedule_free_adamw};
+pub use updates::{ScheduleFreeStep, SgdStep, clip_norm, fused_sgd, lerp, schedule_free_adamw};
 
 /// A failed libtorch operation: the first line of its message, without the C++ stack that follows.
 #[derive(Clone, Debug, Error)]

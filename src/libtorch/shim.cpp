@@ -1,37 +1,7 @@
 // What tch 0.24 does not expose of libtorch. Each function returns 0, or 1 with a message in `error` (libtorch throws).
-#include <ATen/ATen.h>
+#include "shim.h"
+
 #include <c10/core/GradMode.h>
-
-#include <cstring>
-#include <exception>
-#include <vector>
-
-namespace {
-
-std::vector<at::Tensor> list(at::Tensor *const *tensors, size_t count) {
-    std::vector<at::Tensor> out;
-    out.reserve(count);
-    for (size_t i = 0; i < count; ++i) out.push_back(*tensors[i]);
-    return out;
-}
-
-template <typename Body>
-int guarded(char *error, size_t capacity, Body body) {
-    const char *what = "unknown C++ exception";
-    try {
-        body();
-        return 0;
-    } catch (const std::exception &err) {
-        what = err.what();
-        std::strncpy(error, what, capacity - 1);
-    } catch (...) {
-        std::strncpy(error, what, capacity - 1);
-    }
-    error[capacity - 1] = '\0';
-    return 1;
-}
-
-}  // namespace
 
 extern "C" {
 
@@ -87,6 +57,18 @@ int dbp_lerp(size_t count, at::Tensor *const *tensors, at::Tensor *const *ends, 
     return guarded(error, capacity, [&] {
         c10::NoGradGuard no_grad;
         at::_foreach_lerp_(list(tensors, count), list(ends, count), weight);
+    });
+}
+
+// Scales tensors down, in place, so that all together are no longer than `most`; `norm` is how long they were. Nothing is read
+// from the device.
+int dbp_clip_norm(size_t count, at::Tensor *const *tensors, double most, at::Tensor **norm, char *error, size_t capacity) {
+    return guarded(error, capacity, [&] {
+        c10::NoGradGuard no_grad;
+        auto all = list(tensors, count);
+        auto total = at::linalg_vector_norm(at::stack(at::_foreach_norm(all, 2)), 2);
+        at::_foreach_mul_(all, (most / (total + 1e-6)).clamp_max(1.0));
+        *norm = new at::Tensor(total);
     });
 }
 

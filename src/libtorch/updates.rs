@@ -4,6 +4,7 @@
 use std::ffi::c_char;
 
 use tch::Tensor;
+use torch_sys::C_tensor;
 
 use super::TorchResult;
 use super::shim::{TensorList, call, pointers};
@@ -35,6 +36,14 @@ unsafe extern "C" {
         weight_decay: f64,
         eps: f64,
         share: f64,
+        error: *mut c_char,
+        capacity: usize,
+    ) -> i32;
+    fn dbp_clip_norm(
+        count: usize,
+        tensors: TensorList,
+        most: f64,
+        norm: *mut *mut C_tensor,
         error: *mut c_char,
         capacity: usize,
     ) -> i32;
@@ -141,6 +150,22 @@ pub fn schedule_free_adamw(
             )
         }
     })
+}
+
+/// Scales tensors down, in place, so that all together are no longer than `most`: PyTorch's `clip_grad_norm_`. How long they were
+/// stays on the device; `None` for no tensors.
+///
+/// Errors: libtorch's, for kinds or devices that do not agree.
+pub fn clip_norm(tensors: &[Tensor], most: f64) -> TorchResult<Option<Tensor>> {
+    if tensors.is_empty() {
+        return Ok(None);
+    }
+    let (list, mut norm) = (pointers(tensors), std::ptr::null_mut());
+    // SAFETY: the list holds `len` pointers to live tensors, borrowed for the whole call, and there is room for the address of
+    // one more; the shim catches exceptions.
+    call(|error, capacity| unsafe { dbp_clip_norm(list.len(), list.as_ptr(), most, &mut norm, error, capacity) })?;
+    // SAFETY: the call succeeded, so that `norm` is a tensor made for us, which no one else frees.
+    Ok(Some(unsafe { Tensor::from_ptr(norm) }))
 }
 
 /// `t ← t + weight · (end − t)`, in place, for each tensor and its end.

@@ -43,6 +43,7 @@ impl BatchNorm {
             return Err(NnError::Config(message));
         }
         let (mean, var) = (&self.running_mean, &self.running_var);
+        let x = x.f_to_kind(self.weight.kind())?; // Products may be in less.
         Ok(x.f_batch_norm(
             Some(&self.weight),
             Some(&self.bias),

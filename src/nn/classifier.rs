@@ -87,7 +87,8 @@ impl Classifier {
 
     /// A score for every class. Shapes: `[N, C, H, W]` → `[N, classes]`.
     pub fn logits(&self, images: &Tensor, pass: Pass) -> NnResult<Tensor> {
-        self.head.forward(&self.features(images, pass)?, pass)
+        let logits = self.head.forward(&self.features(images, pass)?, pass)?;
+        Ok(logits.f_to_kind(self.registry.kind())?)
     }
 
     /// A micro-batch's share of its step's training loss: cross-entropy, `smoothing` of it spread over all classes (Szegedy et

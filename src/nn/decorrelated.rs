@@ -19,6 +19,7 @@ use super::metrics::{LastFigures, LayerMetrics, decor_loss};
 use super::options::{DecorOptions, DecorSchedule, StopAt};
 use super::rows::{Kept, Place};
 use super::{NnError, NnResult};
+use crate::libtorch::grad_enabled;
 
 pub struct Decorrelation {
     factor: Factor,
@@ -30,12 +31,20 @@ pub struct Decorrelation {
     step: u64,
     /// `A = W R` while W and R stand still, and the gradient that collects in it.
     effective: Option<Tensor>,
+    /// The same, rounded for products of another kind.
+    rounded: Option<Rounded>,
     /// Sampled raw rows of the last step that had any: kept after the update, for figures.
     kept: Kept,
     /// Whether they have been used for an update.
     spent: bool,
     /// What a checkpoint held of the last sample; a new sample replaces it.
     figures: Option<LastFigures>,
+}
+
+/// `A` in another kind, and whether its gradient reaches `A`.
+struct Rounded {
+    a: Tensor,
+    tracked: bool,
 }
 
 impl Decorrelation {
@@ -58,6 +67,7 @@ impl Decorrelation {
             guard: Guard::default(),
             step: 0,
             effective: None,
+            rounded: None,
             kept: Kept::default(),
             spent: false,
             figures: None,
@@ -120,14 +130,25 @@ impl Decorrelation {
         self.figures = None;
     }
 
-    /// `A = W R` for `weight [o, d]`, computed once while neither changes. Collects the gradient if gradients are on.
-    pub fn effective(&mut self, weight: &Tensor) -> NnResult<Tensor> {
-        if let Some(a) = &self.effective {
-            return Ok(a.shallow_clone());
-        }
-        let a = tch::no_grad(|| self.factor.compose(weight, self.groups))?.f_set_requires_grad(true)?;
+    /// `A = W R` for `weight [o, d]` in `kind`, computed and rounded once while neither changes. Collects the gradient, in the
+    /// weight's own kind, if gradients are on.
+    pub fn effective(&mut self, weight: &Tensor, kind: Kind) -> NnResult<Tensor> {
+        let a = match &self.effective {
+            Some(a) => a.shallow_clone(),
+            None => tch::no_grad(|| self.factor.compose(weight, self.groups))?.f_set_requires_grad(true)?,
+        };
         self.effective = Some(a.shallow_clone());
-        Ok(a)
+        if kind == a.kind() {
+            return Ok(a);
+        }
+        let tracked = grad_enabled();
+        if let Some(rounded) = self.rounded.as_ref().filter(|own| own.a.kind() == kind && own.tracked == tracked) {
+            return Ok(rounded.a.shallow_clone());
+        }
+        // The rounding keeps nothing for its gradient, so that the graphs of several micro-batches can end in it.
+        let rounded = a.f_to_kind(kind)?;
+        self.rounded = Some(Rounded { a: rounded.shallow_clone(), tracked });
+        Ok(rounded)
     }
 
     /// The part of dW that came through `A`: `dA Rᵀ [o, d]`; `None` if no pass was fused since the last step.
@@ -153,7 +174,7 @@ impl Decorrelation {
 
     /// Forgets `A`: W or R has changed, or its gradient was used.
     pub fn invalidate(&mut self) {
-        self.effective = None;
+        (self.effective, self.rounded) = (None, None);
     }
 
     /// η at this point of the schedule; `lr_fraction` is the weight learning rate over its peak.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
 
+use super::compute::Compute;
 use super::cost::LayerCost;
 use super::decorrelated::Decorrelation;
 use super::factor::Factor;
@@ -25,6 +26,7 @@ pub struct Layer {
     inputs: i64,
     outputs: i64,
     groups: i64,
+    compute: Rc<Compute>,
     /// γ of the LayerNorm in front, if there is one. Shapes: `[d]`.
     gamma: RefCell<Option<Tensor>>,
     decorrelation: RefCell<Option<Decorrelation>>,
@@ -46,7 +48,7 @@ struct Probe {
 
 /// How one pass applies the weight.
 pub struct Applied {
-    /// `W`, or `A = W R`. Shapes: `[o, d]`.
+    /// `W`, or `A = W R`, in the kind of the product. Shapes: `[o, d]`.
     pub weight: Tensor,
     /// Whether the inputs are to be multiplied by R first.
     pub two_step: bool,
@@ -63,6 +65,7 @@ impl Layer {
             inputs,
             outputs,
             groups,
+            compute: Rc::clone(scope.registry().compute()),
             gamma: RefCell::default(),
             decorrelation: RefCell::default(),
             probe: RefCell::default(),
@@ -90,6 +93,11 @@ impl Layer {
         self.groups
     }
 
+    /// The kind of a product with these inputs.
+    pub fn kind(&self, x: &Tensor) -> Kind {
+        self.compute.kind(x.kind())
+    }
+
     /// Tells that the inputs come straight from this norm, which leaves out one direction.
     pub fn behind(&self, norm: &LayerNorm) {
         *self.gamma.borrow_mut() = Some(norm.weight().shallow_clone());
@@ -101,14 +109,20 @@ impl Layer {
     }
 
     /// One forward pass over `rows` rows: keeps those that the update or a probe wants (`take` picks rows by number, raw and
-    /// flattened: `[n, groups · d]`), and says how to apply the weight.
-    pub fn pass(&self, pass: Pass, rows: i64, take: impl Fn(&Tensor) -> NnResult<Tensor>) -> NnResult<Applied> {
+    /// flattened: `[n, groups · d]`), and says how to apply the weight in a product of `kind`.
+    pub fn pass(
+        &self,
+        pass: Pass,
+        rows: i64,
+        kind: Kind,
+        take: impl Fn(&Tensor) -> NnResult<Tensor>,
+    ) -> NnResult<Applied> {
         let mut decorrelation = self.decorrelation.borrow_mut();
         let micro_batches = pass.observe.map_or(1, |(place, _)| place.micro_batches);
         if pass.tally {
             self.seen.set(Some((rows, micro_batches)));
         }
-        if let Some((place, sampler)) = pass.observe {
+        if let Some((place, sampler)) = pass.observe.filter(|_| !pass.again) {
             let pick = |wanted| {
                 NnResult::Ok({
                     let ids = sampler.rows(rows, wanted)?;
@@ -129,13 +143,16 @@ impl Layer {
             }
         }
         let weight = self.matrix()?;
-        let Some(own) = decorrelation.as_mut() else { return Ok(Applied { weight, two_step: false }) };
+        let Some(own) = decorrelation.as_mut() else {
+            return Ok(Applied { weight: weight.f_to_kind(kind)?, two_step: false });
+        };
         let fused = match pass.path {
             Path::Cheaper => self.fused_is_cheaper(rows, micro_batches),
             Path::Fused => true,
             Path::TwoStep => false,
         };
-        Ok(Applied { weight: if fused { own.effective(&weight)? } else { weight }, two_step: !fused })
+        let weight = if fused { own.effective(&weight, kind)? } else { weight.f_to_kind(kind)? };
+        Ok(Applied { weight, two_step: !fused })
     }
 
     /// `x Rᵀ` for the two-step path. Shapes: `[n, groups · d]` → the same.

@@ -12,6 +12,7 @@ use super::norm::LayerNorm;
 use super::registry::Scope;
 use super::rows::Pass;
 use super::{NnError, NnResult};
+use crate::libtorch;
 
 pub struct Linear {
     layer: Rc<Layer>,
@@ -50,13 +51,14 @@ impl Linear {
         }
         let rows = x.numel() as i64 / width;
         let flat = |x: &Tensor| x.f_reshape([rows, width]);
-        let applied = self.layer.pass(pass, rows, |ids| Ok(flat(&x.f_detach()?)?.f_index_select(0, ids)?))?;
+        let kind = self.layer.kind(x);
+        let applied = self.layer.pass(pass, rows, kind, |ids| Ok(flat(&x.f_detach()?)?.f_index_select(0, ids)?))?;
+        let bias = self.bias.f_to_kind(kind)?;
         // Under mixed precision W and R stay in float32 and their product is rounded once.
-        let (weight, bias) = (applied.weight.f_to_kind(x.kind())?, self.bias.f_to_kind(x.kind())?);
-        if applied.two_step {
-            let z = self.layer.rotate(&flat(x)?.f_to_kind(self.bias.kind())?)?.f_to_kind(x.kind())?.f_view_as(x)?;
-            return Ok(z.f_linear(&weight, Some(&bias))?);
-        }
-        Ok(x.f_linear(&weight, Some(&bias))?)
+        let z = match applied.two_step {
+            true => self.layer.rotate(&flat(x)?.f_to_kind(self.bias.kind())?)?.f_view_as(x)?,
+            false => x.shallow_clone(),
+        };
+        Ok(libtorch::linear(&z.f_to_kind(kind)?, &applied.weight, &bias)?)
     }
 }

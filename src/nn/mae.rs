@@ -40,7 +40,7 @@ pub struct Mae {
     decoder_embed: Rc<Linear>,
     mask_token: Tensor,        // [1, 1, D']
     decoder_pos_embed: Tensor, // [1, 1 + L, D']
-    decoder_blocks: Vec<Block>,
+    decoder_blocks: Vec<Rc<Block>>,
     decoder_norm: LayerNorm,
     decoder_pred: Rc<Linear>,
 }
@@ -126,7 +126,7 @@ impl Mae {
         let predicted = self.decoder_pred.forward(&self.decoder_norm.forward(&removed)?, pass)?;
         let target = masking::take(&patch::patchify(images, self.config.encoder.patch_size)?, &masking.ids_removed)?;
         let target = if self.config.norm_pix { normalized(&target)?.0 } else { target };
-        Ok(predicted.f_mse_loss(&target, tch::Reduction::Mean)?)
+        Ok(predicted.f_to_kind(target.kind())?.f_mse_loss(&target, tch::Reduction::Mean)?)
     }
 
     /// Predicts removed patches for looking at. Under `norm_pix` the prediction takes each true patch's mean and
@@ -137,7 +137,7 @@ impl Mae {
             let masking = Masking::from_noise(&noise, self.config.mask_ratio)?;
             let latent = self.encoder.forward(images, Some(&masking.ids_keep), Pass::EVALUATE)?;
             let decoded = self.decoder_norm.forward(&self.decode(&latent, &masking, Pass::EVALUATE)?)?;
-            let mut predicted = self.decoder_pred.forward(&decoded, Pass::EVALUATE)?;
+            let mut predicted = self.decoder_pred.forward(&decoded, Pass::EVALUATE)?.f_to_kind(images.kind())?;
             let (p, grid) = (self.config.encoder.patch_size, self.config.encoder.grid());
             let target = patch::patchify(images, p)?;
             if self.config.norm_pix {

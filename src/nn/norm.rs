@@ -24,6 +24,7 @@ impl LayerNorm {
 
     /// Shapes: `[…, D]` → `[…, D]`.
     pub fn forward(&self, x: &Tensor) -> NnResult<Tensor> {
+        let x = x.f_to_kind(self.weight.kind())?; // Products may be in less.
         Ok(x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), EPS, false)?)
     }
 }

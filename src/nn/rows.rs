@@ -98,6 +98,8 @@ pub struct Pass<'a> {
     pub path: Path,
     /// Whether layers remember the size of the pass, for the cost of a step.
     pub tally: bool,
+    /// A stretch of a training pass that the backward pass computes again: what it observes was observed before.
+    pub again: bool,
 }
 
 /// How R is applied.
@@ -114,13 +116,13 @@ pub enum Path {
 
 impl<'a> Pass<'a> {
     /// A pass that leaves no trace. It reuses one `W R` for many batches, so there fusing always pays.
-    pub const EVALUATE: Self = Self { observe: None, path: Path::Fused, tally: false };
+    pub const EVALUATE: Self = Self { observe: None, path: Path::Fused, tally: false, again: false };
 
     /// A pass that is only made to learn its size.
     pub const MEASURE: Self = Self { tally: true, ..Self::EVALUATE };
 
     /// A training pass: decorrelated layers keep their sampled rows.
     pub fn train(place: &'a Place, sampler: &'a RowSampler) -> Self {
-        Self { observe: Some((place, sampler)), path: Path::Cheaper, tally: true }
+        Self { observe: Some((place, sampler)), path: Path::Cheaper, tally: true, again: false }
     }
 }

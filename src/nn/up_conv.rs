@@ -21,6 +21,7 @@ impl UpConv {
 
     /// Shapes: `[N, C, H, W]` → `[N, C, 2H, 2W]`.
     pub fn forward(&self, x: &Tensor) -> NnResult<Tensor> {
+        let x = x.f_to_kind(self.weight.kind())?; // Products may be in less.
         Ok(x.f_conv_transpose2d(&self.weight, Some(&self.bias), [2, 2], [0, 0], [0, 0], 1, [1, 1])?)
     }
 }

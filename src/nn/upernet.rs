@@ -345,7 +345,7 @@ impl UperHead {
             joined.push(resize(&level, finest)?);
         }
         let x = self.fpn_bottleneck.forward(&Tensor::f_cat(&joined, 1)?, pass)?;
-        self.classifier.forward(&self.dropout.channels(&x, pass)?, pass)
+        Ok(self.classifier.forward(&self.dropout.channels(&x, pass)?, pass)?.f_to_kind(x.kind())?)
     }
 }
 
@@ -368,6 +368,6 @@ impl FcnHead {
 
     fn forward(&self, x: &Tensor, pass: Pass) -> NnResult<Tensor> {
         let x = self.conv.forward(x, pass)?;
-        self.classifier.forward(&self.dropout.channels(&x, pass)?, pass)
+        Ok(self.classifier.forward(&self.dropout.channels(&x, pass)?, pass)?.f_to_kind(x.kind())?)
     }
 }

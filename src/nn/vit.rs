@@ -111,7 +111,7 @@ pub struct Trunk {
     patch_embed: Rc<Linear>,
     cls_token: Tensor, // [1, 1, D]
     pos_embed: Tensor, // [1, 1 + L, D]
-    blocks: Vec<Block>,
+    blocks: Vec<Rc<Block>>,
 }
 
 impl Trunk {

@@ -9,6 +9,7 @@ use rhai::Engine;
 
 mod by_hand;
 mod classification;
+mod compute;
 pub(in crate::host) mod custom;
 pub(in crate::host) mod data;
 mod decorrelation;
@@ -38,6 +39,7 @@ pub fn register(engine: &mut Engine) {
     optim::register(engine);
     run::register(engine);
     schedule::register(engine);
+    compute::register(engine);
     decorrelation::register(engine);
     plan::register(engine);
     tensor::register(engine);

@@ -8,6 +8,7 @@ use rhai::{Dynamic, Engine, FLOAT, FnPtr, Map, NativeCallContext};
 use super::custom::refuse_part;
 use super::decorrelation::patterns_of;
 use super::models::ModelHandle;
+use super::tensor::TensorHandle;
 use crate::host::convert::{self, Number};
 use crate::host::errors::{ScriptResult, script_error};
 use crate::host::options::OptionMap;
@@ -31,9 +32,13 @@ fn made(
     what: &str,
     model: &ModelHandle,
     config: impl Into<OptimizerConfig>,
+    mut options: OptionMap,
 ) -> ScriptResult<OptimizerHandle> {
+    let clip_norm = options.get::<f64>("clip_norm")?;
+    options.finish()?;
     refuse_part(ctx, what, model)?;
-    let made: TrainResult<Method> = Method::new(Rc::clone(model.registry()), config);
+    let made: TrainResult<Method> =
+        Method::new(Rc::clone(model.registry()), config).and_then(|made| made.with_clip_norm(clip_norm));
     Ok(OptimizerHandle(Rc::new(made.map_err(|err| script_error(ctx, err))?)))
 }
 
@@ -61,6 +66,7 @@ mod functions {
     /// - `weight_decay` (number, 0.05): of weights alone
     /// - `eps` (number, 1e-8): added to the root of that mean
     /// - `layer_decay` (number, 1): for fine-tuning, each encoder block learns at this fraction of the rate of the one after it
+    /// - `clip_norm` (number, none): all gradients together, if longer than this, are scaled back to it
     ///
     /// ```rhai
     /// let model = nn::linear(4, 2);
@@ -81,8 +87,7 @@ mod functions {
             eps: options.or("eps", usual.eps)?,
             layer_decay: options.or("layer_decay", usual.layer_decay)?,
         };
-        options.finish()?;
-        made(&ctx, "optim::adamw", &model, config)
+        made(&ctx, "optim::adamw", &model, config, options)
     }
 
     /// Stochastic gradient descent with momentum, as PyTorch's `SGD`. Weight decay is L2: it is added to the gradient, and so goes
@@ -94,6 +99,7 @@ mod functions {
     /// - `nesterov` (bool, false): steps from where the momentum would lead
     /// - `weight_decay` (number, 0): of weights alone
     /// - `layer_decay` (number, 1): for fine-tuning, each encoder block learns at this fraction of the rate of the one after it
+    /// - `clip_norm` (number, none): all gradients together, if longer than this, are scaled back to it
     ///
     /// ```rhai
     /// let model = nn::linear(1, 1);
@@ -113,8 +119,7 @@ mod functions {
             weight_decay: options.or("weight_decay", usual.weight_decay)?,
             layer_decay: options.or("layer_decay", usual.layer_decay)?,
         };
-        options.finish()?;
-        made(&ctx, "optim::sgd", &model, config)
+        made(&ctx, "optim::sgd", &model, config, options)
     }
 
     /// Muon: the momentum of every hidden matrix is orthogonalized before it is applied, so that each of its directions moves alike.
@@ -132,6 +137,7 @@ mod functions {
     /// - `split_qkv` (bool, true): whether a fused q, k, v is three matrices
     /// - `hidden` (string or array, those of blocks): patterns of the hidden layers, as `decorrelate` takes them
     /// - `layer_decay` (number, 1): for fine-tuning, each encoder block learns at this fraction of the rate of the one after it
+    /// - `clip_norm` (number, none): all gradients together, if longer than this, are scaled back to it
     /// - `adamw` (map, see below): options of `optim::adamw` for everything else
     ///
     /// In `adamw`, `lr` and `weight_decay` are by default those above; its rate follows `opt.step(lr)` in proportion. `layer_decay`
@@ -187,8 +193,7 @@ mod functions {
             layer_decay: options.or("layer_decay", usual.layer_decay)?,
             adamw,
         };
-        options.finish()?;
-        made(&ctx, "optim::muon", &model, config)
+        made(&ctx, "optim::muon", &model, config, options)
     }
 
     /// Schedule-free AdamW: an average of the weights takes the place of a falling rate. Give it a warm-up and then a constant rate.
@@ -206,6 +211,7 @@ mod functions {
     /// - `r` (number, 0): step `k` counts `k` to this power in the average
     /// - `weight_lr_power` (number, 2): and the highest rate so far to this power
     /// - `layer_decay` (number, 1): for fine-tuning, each encoder block learns at this fraction of the rate of the one after it
+    /// - `clip_norm` (number, none): all gradients together, if longer than this, are scaled back to it
     ///
     /// ```rhai
     /// let model = nn::linear(4, 2);
@@ -236,8 +242,7 @@ mod functions {
             weight_lr_power: options.or("weight_lr_power", usual.weight_lr_power)?,
             layer_decay: options.or("layer_decay", usual.layer_decay)?,
         };
-        options.finish()?;
-        made(&ctx, "optim::schedule_free_adamw", &model, config)
+        made(&ctx, "optim::schedule_free_adamw", &model, config, options)
     }
 }
 
@@ -289,5 +294,20 @@ mod methods {
     #[rhai_fn(get = "lr", pure)]
     pub fn lr(optimizer: &mut OptimizerHandle) -> FLOAT {
         optimizer.0.lr()
+    }
+    /// How long all gradients together were at the last update, before they were clipped: a tensor, left on the device. `()`
+    /// without `clip_norm`, and before the first update.
+    ///
+    /// ```rhai
+    /// let model = nn::linear(2, 1);
+    /// let opt = optim::sgd(model, #{ lr: 1.0, momentum: 0, clip_norm: 0.5 });
+    /// model.forward(tensor::ones([1, 2])).mean().backward();
+    /// opt.step();
+    /// assert(abs(opt.grad_norm().item() - sqrt(3.0)) < 1e-6);
+    /// assert(abs(model.tensor("linear.bias").item() + 0.5 / sqrt(3.0)) < 1e-5);
+    /// ```
+    #[rhai_fn(pure)]
+    pub fn grad_norm(optimizer: &mut OptimizerHandle) -> Dynamic {
+        optimizer.0.grad_norm().map_or(Dynamic::UNIT, |norm| Dynamic::from(TensorHandle::from(norm)))
     }
 }

@@ -15,6 +15,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::architecture::{Architecture, TrainedOn};
 use super::auto::{AutoConfig, Progress};
+use super::compute::Compute;
 use super::layer::Layer;
 use super::{NnError, NnResult};
 use crate::random::{Key, Rng, Stream, hash_name};
@@ -49,6 +50,7 @@ pub struct Registry {
     seed: u64,
     device: Device,
     kind: Kind,
+    compute: Rc<Compute>,
     parameters: RefCell<Vec<Parameter>>,
     /// Saved but never trained: position embeddings.
     fixed: RefCell<Vec<(String, Tensor)>>,
@@ -72,6 +74,7 @@ impl Registry {
             seed,
             device,
             kind,
+            compute: Rc::default(),
             parameters: RefCell::default(),
             fixed: RefCell::default(),
             layers: RefCell::default(),
@@ -91,6 +94,11 @@ impl Registry {
 
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// How this model computes.
+    pub fn compute(&self) -> &Rc<Compute> {
+        &self.compute
     }
 
     /// The scope with no prefix.

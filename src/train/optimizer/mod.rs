@@ -12,7 +12,7 @@ mod newton_schulz;
 mod schedule_free;
 mod sgd;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use tch::Tensor;
@@ -25,6 +25,7 @@ pub use sgd::SgdConfig;
 
 use super::checkpoint::State;
 use super::{TrainError, TrainResult};
+use crate::libtorch::clip_norm;
 use crate::nn::{Parameter, Registry};
 use groups::{Group, LayerDecay};
 
@@ -102,6 +103,9 @@ pub struct Optimizer {
     layers: LayerDecay,
     lr: f64,
     last_lr: Cell<f64>,
+    /// All gradients together are no longer than this.
+    clip_norm: Option<f64>,
+    grad_norm: RefCell<Option<Tensor>>,
 }
 
 impl Optimizer {
@@ -117,7 +121,32 @@ impl Optimizer {
                 (config.lr, config.layer_decay, Box::new(schedule_free::ScheduleFree::new(config)?))
             }
         };
-        Ok(Self { layers: LayerDecay::new(&model, layer_decay)?, last_lr: Cell::new(lr), lr, method, model })
+        Ok(Self {
+            layers: LayerDecay::new(&model, layer_decay)?,
+            last_lr: Cell::new(lr),
+            clip_norm: None,
+            grad_norm: RefCell::default(),
+            lr,
+            method,
+            model,
+        })
+    }
+
+    /// The same with gradients clipped by their common norm (Pascanu et al. 2013, arXiv:1211.5063), as PyTorch's
+    /// `clip_grad_norm_` does it; `None` leaves them as they are. Decorrelated layers count with the gradients of their weights.
+    ///
+    /// Errors: [`TrainError::Config`] unless it is above 0.
+    pub fn with_clip_norm(mut self, clip_norm: Option<f64>) -> TrainResult<Self> {
+        if let Some(norm) = clip_norm {
+            check(&[above_0("clip_norm", norm)])?;
+        }
+        self.clip_norm = clip_norm;
+        Ok(self)
+    }
+
+    /// The norm of all gradients at the last update, before they were clipped; left on the device. `None` without clipping.
+    pub fn grad_norm(&self) -> Option<Tensor> {
+        self.grad_norm.borrow().as_ref().map(Tensor::shallow_clone)
     }
 
     /// The peak learning rate.
@@ -135,6 +164,10 @@ impl Optimizer {
     pub fn step(&self, lr: f64) -> TrainResult<()> {
         let lr = self.method.rate(lr);
         let groups = self.layers.groups(&self.model)?;
+        if let Some(most) = self.clip_norm {
+            let gradients = groups.iter().flat_map(|group| &group.parts).map(|part| part.gradient.shallow_clone());
+            *self.grad_norm.borrow_mut() = clip_norm(&gradients.collect::<Vec<_>>(), most)?;
+        }
         self.method.update(&self.model, &groups, lr)?;
         self.last_lr.set(lr);
         self.model.set_lr_fraction(if self.lr > 0.0 { lr / self.lr } else { 1.0 });

@@ -70,6 +70,7 @@ mod methods {
 
     /// Adds figures to this step's line of `metrics.jsonl`: numbers, text, flags, tensors of one value. A line is written for every
     /// `log_every`-th step and at every validation; at other steps this costs nothing, and tensors are not read from the device.
+    /// What is `()` is left out.
     ///
     /// ```rhai
     /// for step in run.steps(2) { run.log(#{ train_loss: 1.0 / (step + 1) }); }
@@ -85,6 +86,9 @@ mod methods {
         for (name, value) in fields {
             if is_the_runs_own(&name) {
                 return Err(script_error(&ctx, format!("log: {name} is logged by the run itself; take another name")));
+            }
+            if value.is_unit() {
+                continue; // What does not apply has no field.
             }
             let value = logged(&ctx, &name, value)?;
             read.insert(name.to_string(), value);

@@ -59,9 +59,10 @@ impl<T: Weight> Cache<T> {
         self.slots.get(index).and_then(OnceLock::get).cloned()
     }
 
-    /// What is in its slot, or comes from `load`, kept if it still fits.
-    pub fn get_or_load(&self, index: usize, load: impl FnOnce() -> Result<T, String>) -> Loaded<T> {
-        self.get(index).unwrap_or_else(|| self.keep(index, load()))
+    /// Whether something of so many bytes would be kept.
+    pub fn has_room_for(&self, index: usize, bytes: u64) -> bool {
+        let used = self.budget.used_bytes.load(Ordering::Relaxed);
+        used + bytes <= self.budget.limit_bytes && self.slots.get(index).is_some_and(|slot| slot.get().is_none())
     }
 
     /// Keeps what was loaded if it still fits and the slot is free.
@@ -88,9 +89,10 @@ mod tests {
         let mut loads = 0;
         for round in 0..3 {
             for i in 0..4 {
-                let image = cache.get_or_load(i, || {
+                let image = cache.get(i).unwrap_or_else(|| {
+                    assert_eq!(cache.has_room_for(i, 100), loads < 2);
                     loads += 1;
-                    Ok(Image::filled(10, 10, 1, i as u8))
+                    cache.keep(i, Ok(Image::filled(10, 10, 1, i as u8)))
                 });
                 assert_eq!(image.unwrap().pixels[0], i as u8, "round {round}");
             }
@@ -100,11 +102,11 @@ mod tests {
 
     #[test]
     fn failures_are_kept_and_no_limit_is_no_cache() {
-        let cache = Cache::new(1, 10);
-        assert!(cache.get_or_load(0, || Err("no".into())).is_err());
-        assert!(cache.get_or_load(0, || Ok(Image::filled(1, 1, 1, 0))).is_err());
+        let cache = Cache::<Image>::new(1, 10);
+        assert!(cache.keep(0, Err("no".into())).is_err());
+        assert!(cache.get(0).is_some_and(|kept| kept.is_err()) && !cache.has_room_for(0, 1));
         let none = Cache::<Image>::new(1, 0);
-        assert!(none.get_or_load(0, || Err("no".into())).is_err());
-        assert!(none.get_or_load(0, || Ok(Image::filled(1, 1, 1, 0))).is_ok());
+        assert!(none.keep(0, Err("no".into())).is_err() && none.get(0).is_none() && !none.has_room_for(0, 0));
+        assert!(none.keep(0, Ok(Image::filled(1, 1, 1, 0))).is_ok());
     }
 }

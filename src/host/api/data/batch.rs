@@ -37,7 +37,7 @@ pub struct BatchHandle {
 
 impl BatchHandle {
     fn new(
-        batch: data::Batch,
+        batch: &mut data::Batch,
         place: Place,
         normalization: Rc<data::Normalization>,
         dataset: &Dataset,
@@ -47,12 +47,12 @@ impl BatchHandle {
         let images = Tensor::f_from_slice(&batch.pixels)?.f_view(shape)?.f_to_device(device)?;
         // Bytes travel to the device; numbers are widened there.
         let (height, width) = batch.mask_size;
-        let masks = batch.masks.map(|masks| -> Result<TensorHandle, Failure> {
+        let masks = batch.masks.take().map(|masks| -> Result<TensorHandle, Failure> {
             let shape = [shape[0], height as i64, width as i64];
             let masks = Tensor::f_from_slice(&masks)?.f_view(shape)?.f_to_device(device)?;
             Ok(masks.f_to_kind(Kind::Int64)?.into())
         });
-        let labels = batch.labels.map(|labels| -> Result<TensorHandle, Failure> {
+        let labels = batch.labels.take().map(|labels| -> Result<TensorHandle, Failure> {
             let labels: Vec<i64> = labels.into_iter().map(i64::from).collect();
             Ok(Tensor::f_from_slice(&labels)?.f_to_device(device)?.into())
         });
@@ -60,7 +60,7 @@ impl BatchHandle {
         let own_size = (!batch.names.is_empty() && height > 0).then_some((height as i64, width as i64));
         let colors =
             dataset.classes().map_or_else(|| (0..255).map(palette_color).collect(), |table| table.colors.clone());
-        let (names, colors) = (Rc::new(batch.names), Rc::new(colors));
+        let (names, colors) = (Rc::new(std::mem::take(&mut batch.names)), Rc::new(colors));
         let classes = dataset.classes().map(|table| table.len() as i64);
         Ok(Self { images: images.into(), masks, labels, names, own_size, classes, colors, place, normalization })
     }
@@ -104,8 +104,12 @@ impl Iterator for MicroBatches {
             };
             let normalization = Rc::new(loader.normalization().clone());
             let made = loader.micro(self.step, micro).map_err(Failure::from);
-            made.and_then(|batch| BatchHandle::new(batch, place, normalization, loader.dataset(), self.device))
-                .map_err(unplaced)
+            made.and_then(|mut batch| {
+                let handle = BatchHandle::new(&mut batch, place, normalization, loader.dataset(), self.device);
+                loader.give_back(batch.pixels);
+                handle
+            })
+            .map_err(unplaced)
         })
     }
 }
@@ -141,10 +145,10 @@ impl Iterator for ValPass {
             *left = left.checked_sub(1)?;
         }
         let batch = self.batches.borrow_mut().next()?;
-        let made = batch.map_err(Failure::from).and_then(|batch| {
+        let made = batch.map_err(Failure::from).and_then(|mut batch| {
             // A constant key: every validation masks alike, so curves compare.
             let place = Place { seed: batch.seed, step: batch.step, epoch: 0, micro: batch.micro, micro_batches: 1 };
-            BatchHandle::new(batch, place, Rc::clone(&self.normalization), &self.dataset, self.device)
+            BatchHandle::new(&mut batch, place, Rc::clone(&self.normalization), &self.dataset, self.device)
         });
         Some(made.map_err(unplaced))
     }

@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-const SHIM: [&str; 3] = ["src/libtorch/shim.cpp", "src/libtorch/linear.cpp", "src/libtorch/checkpoint.cpp"];
+const SHIM: [&str; 4] =
+    ["src/libtorch/shim.cpp", "src/libtorch/linear.cpp", "src/libtorch/checkpoint.cpp", "src/libtorch/memory.cpp"];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -57,6 +58,24 @@ fn tiny_imagenet_some_of_it_gray() {
     let (_folder, run) = pretrain(&data, &[("steps", "2"), ("batch", "64"), ("image_size", "32")]);
     assert_eq!(files(&run), (9000, 1000));
     assert_eq!(skipped(&run), []);
+}
+
+#[test]
+fn tiny_imagenet_in_archives_is_the_same_run() {
+    let Some(data) = data("tiny_imagenet") else { return };
+    let shards = tempfile::tempdir().unwrap();
+    let names: Vec<_> = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 10_000);
+    for (number, part) in names.chunks(3000).enumerate() {
+        let archive = shards.path().join(format!("tiny-{number:06}.tar"));
+        let status = Command::new("tar").current_dir(&data).arg("-chf").arg(archive).args(part).status();
+        assert!(status.unwrap().success());
+    }
+    let changes = [("steps", "2"), ("batch", "64"), ("every", "2"), ("image_size", "32"), ("crop", "random")];
+    let ((_a, folder), (_b, archives)) = (pretrain(&data, &changes), pretrain(shards.path(), &changes));
+    assert_eq!(val_losses(&folder), val_losses(&archives));
+    let read = |run: &Path| fs::read_to_string(run.join("files.txt")).unwrap();
+    assert_eq!(read(&folder), read(&archives));
 }
 
 #[test]

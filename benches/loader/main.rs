@@ -17,7 +17,6 @@ use clap::Parser;
 use dbp_host::data::image::Region;
 use dbp_host::data::{Crop, Dataset, Loader, LoaderConfig, Spec, default_workers};
 use serde_json::json;
-use tch::Tensor;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -154,9 +153,8 @@ impl Sides<'_> {
         let (start, before) = (Instant::now(), processor_secs()?);
         for step in self.pass * steps..(self.pass + 1) * steps {
             let batch = loader.micro(step, 0)?;
-            let images = Tensor::f_from_slice(&batch.pixels)?.f_view(batch.shape.map(|n| n as i64))?;
+            let images = batch.pixels.into_tensor()?.f_view(batch.shape.map(|n| n as i64))?;
             std::hint::black_box(images.size());
-            loader.give_back(batch.pixels);
         }
         self.pass += 1;
         Ok([start.elapsed().as_secs_f64(), processor_secs()? - before]) // What the loader prepares beyond ends with it, before the peer's turn.

@@ -22,6 +22,7 @@ use super::mask::Mask;
 use super::normalization::{Normalization, SAMPLE};
 use super::pairs::{self, Pairs, PairsSpec};
 use super::picture::Picture;
+use super::shards::{Shards, ShardsSpec};
 use super::skips::SkipLog;
 use super::source::{Source, Wirebond};
 use crate::random::{Key, Stream, hash_name};
@@ -36,6 +37,8 @@ pub enum Spec {
     Folder(PathBuf),
     /// Images as they are asked for.
     Images(FolderSpec),
+    /// Images in archives that are named one by one.
+    Shards(ShardsSpec),
     /// Images and masks.
     Pairs(PairsSpec),
     Wirebond {
@@ -120,9 +123,10 @@ impl Dataset {
         match *spec {
             Spec::Folder(ref path) => match pairs::recognize(path)? {
                 Some(known) => Self::from_source(Box::new(known), cache_bytes),
-                None => Self::from_source(Box::new(Folder::open(path)?), cache_bytes),
+                None => Self::from_source(images(&FolderSpec::new(path))?, cache_bytes),
             },
-            Spec::Images(ref spec) => Self::from_source(Box::new(Folder::open_as(spec)?), cache_bytes),
+            Spec::Images(ref spec) => Self::from_source(images(spec)?, cache_bytes),
+            Spec::Shards(ref spec) => Self::from_source(Box::new(Shards::open(spec)?), cache_bytes),
             Spec::Pairs(ref spec) => Self::from_source(Box::new(Pairs::open(spec)?), cache_bytes),
             Spec::Wirebond { size, count, seed } => {
                 if !(16..=2048).contains(&size) {
@@ -159,13 +163,15 @@ impl Dataset {
     pub fn stamp(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         let source = &self.shared.source;
+        let state = |path: PathBuf, hasher: &mut DefaultHasher| {
+            let data = std::fs::metadata(path).ok();
+            data.map(|data| (data.len(), data.modified().ok())).hash(hasher);
+        };
         for index in 0..source.len() {
             source.name(index).hash(&mut hasher);
-            for path in source.paths(index) {
-                let data = std::fs::metadata(path).ok();
-                data.map(|data| (data.len(), data.modified().ok())).hash(&mut hasher);
-            }
+            source.paths(index).into_iter().for_each(|path| state(path, &mut hasher));
         }
+        source.archives().into_iter().for_each(|path| state(path, &mut hasher));
         hasher.finish()
     }
 
@@ -207,6 +213,11 @@ impl Dataset {
     /// The classes of masks or labels; `None` if images are all there is.
     pub fn classes(&self) -> Option<&ClassTable> {
         self.shared.source.classes()
+    }
+
+    /// The archives that images are read from; none where images are files of their own.
+    pub fn archives(&self) -> Vec<PathBuf> {
+        self.shared.source.archives()
     }
 
     pub fn has_masks(&self) -> bool {
@@ -338,7 +349,11 @@ impl Dataset {
         if skips.is_empty() {
             return Ok(());
         }
-        let file_and_reason = |skip: Skip| (self.files[skip.index], skip.reason.to_string());
+        let file_and_reason = |Skip { index, reason }: Skip| {
+            let file = self.files[index];
+            let archive = self.shared.source.archive(file as usize).and_then(Path::file_name);
+            (file, archive.map_or(reason.clone(), |archive| format!("{reason} (in {})", archive.display())))
+        };
         self.shared.skips.add(skips.into_iter().map(file_and_reason));
         match self.shared.skips.too_many(&self.files) {
             None => Ok(()),
@@ -400,6 +415,18 @@ impl Dataset {
             Arc::from(files)
         };
         (in_order(&ranked[..count]), in_order(&ranked[count..]))
+    }
+}
+
+/// A folder of images; or, where that has none or is a file, archives of them.
+fn images(spec: &FolderSpec) -> Result<Box<dyn Source>, DataError> {
+    let none = match Folder::open_as(spec) {
+        Err(err @ (DataError::NoImages { .. } | DataError::NotAFolder { .. })) => err,
+        opened => return Ok(Box::new(opened?)),
+    };
+    match Shards::open(&ShardsSpec { archives: vec![spec.path.clone()], images: spec.clone() }) {
+        Err(DataError::NoArchives { .. }) => Err(none),
+        opened => Ok(Box::new(opened?)),
     }
 }
 

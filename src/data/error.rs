@@ -8,7 +8,7 @@ pub enum DataError {
     #[error("no folder {}: check the path", path.display())]
     NotFound { path: PathBuf },
 
-    #[error("{} is a file: name the folder that holds the images", path.display())]
+    #[error("{} is a file: name the folder that holds the images, or an archive that ends in .tar", path.display())]
     NotAFolder { path: PathBuf },
 
     #[error(
@@ -16,6 +16,21 @@ pub enum DataError {
         path.display()
     )]
     NoImages { path: PathBuf, found: String },
+
+    #[error("cannot read {} as a tar archive: at byte {offset}: {problem}", path.display())]
+    Archive { path: PathBuf, offset: u64, problem: String },
+
+    #[error("{} is compressed: images are read from their place in an archive, so unpack it ({tool})", path.display())]
+    Compressed { path: PathBuf, tool: &'static str },
+
+    #[error("no archives in {}: looked for .tar there and in its subfolders", path.display())]
+    NoArchives { path: PathBuf },
+
+    #[error("two images of one sample in {}: {first} and {second}; say with image_extension which is meant", archive.display())]
+    TwoInOneSample { archive: PathBuf, first: String, second: String },
+
+    #[error("{file} in {}: expected a class as a whole number from 0 to {most}, got {got}", archive.display())]
+    BadLabel { archive: PathBuf, file: String, most: usize, got: String },
 
     #[error("no folder and no built-in data set is named \"{name}\"; built in: {known}")]
     UnknownName { name: String, known: String },

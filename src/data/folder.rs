@@ -139,7 +139,7 @@ impl Source for Folder {
 }
 
 /// Files that end in the first of `endings`, and those that end in the second, in the same order.
-fn partners(
+pub(super) fn partners(
     root: &Path,
     files: Vec<PathBuf>,
     endings: &[String; 2],
@@ -180,7 +180,7 @@ fn partners(
 }
 
 /// Two gray images as the channels of one.
-fn stacked(first: &Image, second: &Image) -> Result<Image, String> {
+pub(super) fn stacked(first: &Image, second: &Image) -> Result<Image, String> {
     let Image { width, height, .. } = *first;
     if (width, height) != (second.width, second.height) {
         let (other_width, other_height) = (second.width, second.height);
@@ -201,14 +201,24 @@ pub(super) fn list(root: &Path) -> Result<Vec<PathBuf>, DataError> {
         Ok(metadata) if !metadata.is_dir() => return Err(DataError::NotAFolder { path }),
         Ok(_) => {}
     }
-    let mut walk = Walk::default();
+    let mut walk = Walk::of(&EXTENSIONS);
     walk.visit(root, Path::new(""))?;
     if walk.files.is_empty() {
         return Err(DataError::NoImages { path, found: walk.found() });
     }
-    let mut files = walk.files;
+    Ok(in_order(walk.files))
+}
+
+/// The files under a folder that have one of these extensions, relative to it, in bytewise order; maybe none.
+pub(super) fn files_of(root: &Path, extensions: &'static [&'static str]) -> Result<Vec<PathBuf>, DataError> {
+    let mut walk = Walk::of(extensions);
+    walk.visit(root, Path::new(""))?;
+    Ok(in_order(walk.files))
+}
+
+fn in_order(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
     files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
-    Ok(files)
+    files
 }
 
 /// Whether a file has this extension, in any case, with or without its dot.
@@ -227,8 +237,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// One recursive listing.
-#[derive(Default)]
 struct Walk {
+    extensions: &'static [&'static str],
     files: Vec<PathBuf>,
     /// How many files of other extensions there are.
     others: BTreeMap<String, usize>,
@@ -237,6 +247,10 @@ struct Walk {
 }
 
 impl Walk {
+    fn of(extensions: &'static [&'static str]) -> Self {
+        Self { extensions, files: Vec::new(), others: BTreeMap::new(), ancestors: Vec::new() }
+    }
+
     fn visit(&mut self, folder: &Path, relative: &Path) -> Result<(), DataError> {
         let failed = |source| DataError::Io { path: folder.to_path_buf(), source };
         let real = fs::canonicalize(folder).map_err(failed)?;
@@ -269,7 +283,7 @@ impl Walk {
     fn add(&mut self, file: PathBuf) {
         let extension = file.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
         match extension {
-            Some(extension) if EXTENSIONS.contains(&extension.as_str()) => self.files.push(file),
+            Some(extension) if self.extensions.contains(&extension.as_str()) => self.files.push(file),
             other => *self.others.entry(other.unwrap_or_default()).or_default() += 1,
         }
     }

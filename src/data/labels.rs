@@ -13,6 +13,8 @@ pub enum Labels {
     Folders,
     /// The file's name up to the first `_`.
     Prefix,
+    /// A number in a file beside the image, as in WebDataset's archives; see `shards`.
+    Cls,
 }
 
 impl Labels {
@@ -40,6 +42,7 @@ impl Labels {
                 expected: match self {
                     Self::Folders => "a folder for each class",
                     Self::Prefix => "names that begin with the class and an underscore",
+                    Self::Cls => "a .cls file beside each image of an archive",
                 },
             })?);
         }
@@ -65,6 +68,7 @@ impl Labels {
                 let (class, _) = name.split_once('_')?;
                 (!class.is_empty()).then(|| class.to_owned())
             }
+            Self::Cls => None,
         }
     }
 }

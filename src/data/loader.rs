@@ -18,13 +18,11 @@ use super::error::DataError;
 use super::normalization::Normalization;
 use super::prefetch::{Prefetch, pool};
 use super::segment::Segmentation;
+use crate::libtorch::buffer::Buffer;
 use crate::random::{Key, Rng, Stream};
 
 /// So many files are tried for one place in a batch.
 const ATTEMPTS: u64 = 64;
-
-/// So many batches' memory is kept for the next ones.
-const MAX_SPARE: usize = 4;
 
 /// How a dataset becomes batches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,7 +45,7 @@ pub struct LoaderConfig {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// `[N, C, H, W]`, row-major.
-    pub pixels: Vec<f32>,
+    pub pixels: Buffer,
     /// `[N, C, H, W]`.
     pub shape: [usize; 4],
     /// With `step` and `micro`, the key for masks and whatever else is drawn per batch.
@@ -118,8 +116,7 @@ impl Loader {
         check_image_size(height, width)?;
         let pool = Arc::new(pool(config.workers)?);
         let normalization = pool.install(|| dataset.normalization())?;
-        let plan =
-            Arc::new(Plan { dataset, config, pairs, normalization, order: Mutex::new(None), spare: Mutex::default() });
+        let plan = Arc::new(Plan { dataset, config, pairs, normalization, order: Mutex::new(None) });
         Ok(Self { plan, pool, running: Mutex::new(None) })
     }
 
@@ -172,14 +169,6 @@ impl Loader {
         drop(running);
         self.plan.dataset.note_skipped(prepared.skips)?;
         prepared.batch
-    }
-
-    /// Takes the numbers of a batch back, so that the next one needs no new memory, whose pages would have to be cleared first.
-    pub fn give_back(&self, pixels: Vec<f32>) {
-        let mut spare = self.plan.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < MAX_SPARE {
-            spare.push(pixels);
-        }
     }
 
     fn start(&self, from: Position) -> Result<Running, DataError> {
@@ -246,8 +235,6 @@ struct Plan {
     normalization: Normalization,
     /// The last epoch's permutation, because the next batch needs it again.
     order: Mutex<Option<(u64, Arc<[u32]>)>>,
-    /// Numbers of batches that were given back.
-    spare: Mutex<Vec<Vec<f32>>>,
 }
 
 impl Plan {
@@ -264,9 +251,7 @@ impl Plan {
         let order = self.order(step / self.steps_per_epoch());
         let first = (step % self.steps_per_epoch()) as usize * self.config.batch + micro as usize * count;
 
-        // All of it is written below.
-        let mut pixels = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        pixels.resize(shape.iter().product(), 0.0);
+        let mut pixels = Buffer::zeros(shape.iter().product());
         // Without masks there is an empty piece of them for every image.
         let mask_pixels = if self.pairs.is_some() { height * width } else { 0 };
         let mut masks = vec![0; count * mask_pixels];

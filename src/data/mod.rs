@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`decode`] | bytes of a file → [`Image`], or the reason why not |
 //! | [`folder`], [`source`] | lists of images: a folder, the generated `wirebond` set, or anything that implements [`Source`] |
+//! | [`shards`] | the same from tar archives, where they lie |
 //! | [`dataset`] | a [`Dataset`]: a view (subset, split) of a source, with one cache and one list of skipped files |
 //! | [`pairs`], [`mask`], [`classes`] | images with masks: which belong together, and what a mask's numbers or colors mean |
 //! | [`normalization`] | means and standard deviations, looked up or measured |
@@ -13,7 +14,7 @@
 //! | [`segment`] | the same for images with masks, and changes of color |
 //! | [`loader`], [`val_loader`] | batches, prepared ahead by threads, each a pure function of its position |
 //!
-//! Batches are plain `Vec<f32>`; nothing here knows libtorch. Every random choice is keyed ([`crate::random`]), so neither
+//! Of libtorch, nothing here knows more than the memory that batches are written into. Every random choice is keyed ([`crate::random`]), so neither
 //! the number of workers, nor the cache, nor what was asked for before changes a single value.
 
 pub mod augment;
@@ -39,6 +40,7 @@ pub mod preview;
 mod resample;
 mod resize;
 pub mod segment;
+pub mod shards;
 mod skips;
 pub mod source;
 pub mod summary;
@@ -60,5 +62,6 @@ pub use mask::{Coding, Mask};
 pub use normalization::Normalization;
 pub use pairs::{Folders, Pairs, PairsSpec};
 pub use segment::{Jitter, Segmentation};
+pub use shards::{Shards, ShardsSpec};
 pub use source::{Source, Wirebond};
 pub use val_loader::ValLoader;

@@ -18,6 +18,7 @@ use super::mask::Mask;
 use super::normalization::Normalization;
 use super::segment::Segmentation;
 use super::val_loader::Prepared;
+use crate::libtorch::buffer::Buffer;
 
 /// Where a pass stands.
 pub struct PairPass {
@@ -91,7 +92,7 @@ impl PairPass {
         let Some(first) = taken.first() else { return Batch::default() };
         let (height, width, mask_size) = first.sizes();
         let shape = [taken.len(), self.dataset.channels(), height, width];
-        let mut pixels = vec![0.0; shape.iter().product()];
+        let mut pixels = Buffer::zeros(shape.iter().product());
         let places = pixels.par_chunks_exact_mut(pixels_per_image(shape)).zip(taken);
         places.for_each(|(out, loaded)| normalize_into(&loaded.image, normalization, out));
         let masks: Option<Vec<&[u8]>> =

@@ -1,6 +1,6 @@
 //! What a dataset is drawn from: a numbered list of images that can be loaded from any thread.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::classes::ClassTable;
 use super::folder::Layout;
@@ -53,6 +53,16 @@ pub trait Source: Send + Sync {
 
     /// The files that an image is read from; none for one that is made.
     fn paths(&self, _index: usize) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// The archive that an image lies in.
+    fn archive(&self, _index: usize) -> Option<&Path> {
+        None
+    }
+
+    /// The archives that images are read from, where they are no files of their own.
+    fn archives(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 

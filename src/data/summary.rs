@@ -121,6 +121,10 @@ impl Summary {
             false => format!(" ({} of them looked at, evenly spaced)", self.looked_at),
         };
         line("images", format!("{}{looked}", self.files));
+        match dataset.archives().len() {
+            0 => {}
+            archives => line("archives", archives.to_string()),
+        }
         line("channels", dataset.channels().to_string());
         let spread = |[min, median, max]: [usize; 3]| {
             if min == max { min.to_string() } else { format!("{min} to {max}, median {median}") }

@@ -14,6 +14,7 @@ use super::pass::PairPass;
 use super::picture::Part;
 use super::prefetch::{Prefetch, pool};
 use super::segment::Segmentation;
+use crate::libtorch::buffer::Buffer;
 
 /// Cropped and resized images are kept if all of them together take no more than this: 512 MiB.
 const KEEP_BYTES: usize = 512 << 20;
@@ -174,7 +175,7 @@ impl Plan {
         let (height, width) = self.transform.size;
         let mut shape = [files.len(), self.dataset.channels(), height, width];
         let per_image = pixels_per_image(shape);
-        let mut pixels = vec![0.0; shape.iter().product()];
+        let mut pixels = Buffer::zeros(shape.iter().product());
         let filled: Option<Vec<Result<(), Skip>>> = pixels
             .par_chunks_exact_mut(per_image)
             .zip(files)

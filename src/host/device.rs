@@ -31,11 +31,17 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device, with CUDA loaded if it is needed.
+    /// The device, with CUDA loaded if it is needed, and batches made ready to be sent there.
     ///
     /// # Errors
     /// If CUDA is asked for and this machine has none, or not so many devices.
     pub fn resolve(self) -> Result<Device, Failure> {
+        let device = self.find()?;
+        libtorch::buffer::pin_buffers(matches!(device, Device::Cuda(_)));
+        Ok(device)
+    }
+
+    fn find(self) -> Result<Device, Failure> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Auto => {

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use rhai::plugin::*;
 use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext, Position};
 
+use super::oom;
 use crate::libtorch::TorchError;
 
 /// Who has to act on an error, and with that the exit code.
@@ -102,14 +103,7 @@ impl From<&str> for Failure {
 impl From<TorchError> for Failure {
     /// Shape mismatches get a plain opening; running out of memory and device faults are the machine's, not the script's.
     fn from(err: TorchError) -> Self {
-        const MACHINE: [&str; 6] = [
-            "out of memory",
-            "can't allocate memory",
-            "not enough memory",
-            "CUDA error",
-            "cuDNN error",
-            "CUBLAS_STATUS",
-        ];
+        const MACHINE: [&str; 3] = ["CUDA error", "cuDNN error", "CUBLAS_STATUS"];
         const SHAPES: [&str; 4] = [
             "shapes cannot be multiplied",
             "must match the size of tensor",
@@ -117,7 +111,7 @@ impl From<TorchError> for Failure {
             "size mismatch",
         ];
         let text = err.0;
-        if let Some(failure) = reworded(&text) {
+        if let Some(failure) = oom::reworded(&text).or_else(|| reworded(&text)) {
             return failure;
         }
         if MACHINE.iter().any(|part| text.contains(part)) {

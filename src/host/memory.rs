@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::errors::Kind;
 use super::say::say;
 use crate::libtorch;
+use crate::libtorch::memory::kibibytes;
 
 const EVERY: Duration = Duration::from_millis(50);
 /// Left on the machine when a script is stopped, and when the process is; smaller machines get a share of what they have.
@@ -54,15 +55,15 @@ pub fn available() -> Option<u64> {
 }
 
 /// Bytes of memory: of the machine or of the group this process may use, whichever is tighter; and of this process.
-struct Memory {
-    total: u64,
-    free: u64,
-    own: u64,
+pub struct Memory {
+    pub total: u64,
+    pub free: u64,
+    pub own: u64,
 }
 
 impl Memory {
     /// `None` where the system does not say.
-    fn read() -> Option<Self> {
+    pub fn read() -> Option<Self> {
         let machine = read_to_string("/proc/meminfo").ok()?;
         let (mut total, mut free) = (kibibytes(&machine, "MemTotal:")?, kibibytes(&machine, "MemAvailable:")?);
         let own = kibibytes(&read_to_string("/proc/self/status").ok()?, "VmRSS:")?;
@@ -82,12 +83,6 @@ fn group() -> Option<(u64, u64)> {
     let statistics = read_to_string("/sys/fs/cgroup/memory.stat").ok()?;
     let cache = statistics.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse::<u64>().ok())?;
     Some((limit, used.saturating_sub(cache)))
-}
-
-/// The value of a line like `MemTotal:  24000000 kB`, in bytes.
-fn kibibytes(text: &str, label: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(label))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)
 }
 
 #[cfg(test)]

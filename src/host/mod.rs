@@ -12,7 +12,7 @@ use std::thread;
 
 use rhai::{AST, Caches, Engine, EvalAltResult, Position, Scope, Shared};
 
-use crate::libtorch::{guard_stack, keep_freed_memory};
+use crate::libtorch::{self, guard_stack, keep_freed_memory};
 
 pub mod api;
 pub mod args;
@@ -31,6 +31,7 @@ mod grid;
 pub mod list;
 mod memory;
 pub mod new;
+mod oom;
 pub mod options;
 mod preflight;
 pub mod progress;
@@ -125,6 +126,12 @@ fn begin(options: &mut Options) -> Result<(), Failure> {
     complete_energy(options)?;
     if let Some(threads) = options.threads {
         tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    }
+    match options.device {
+        // Said either way: libtorch's own choice is yes for convolutions and no for products.
+        tch::Device::Cuda(_) => libtorch::memory::allow_tf32(options.tf32)?,
+        _ if options.tf32 => say::say("--tf32 changes nothing here: it is for CUDA"),
+        _ => {}
     }
     Ok(())
 }

@@ -59,7 +59,10 @@ pub fn check(session: &Session, run: &Run, optimizer: Option<&Optimizer>, name: 
     }
     let needs = Needs::of(run, optimizer)?;
     let device = match session.options.device {
-        Device::Cuda(index) => libtorch::cuda_bus_id(index).and_then(|bus| nvml::free_memory(&bus)),
+        Device::Cuda(index) => {
+            let by_nvml = libtorch::cuda_bus_id(index).and_then(|bus| nvml::free_memory(&bus));
+            by_nvml.or_else(|| libtorch::memory::device_room(index).map(|(free, _)| free))
+        }
         _ => None,
     };
     let disk = statvfs(run.dir()).ok().map(|room| room.blocks_available() * room.fragment_size());

@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
+use tch::Device;
 
+use super::preflight::size;
 use super::say::{say, set_bar};
+use crate::libtorch::memory::{self, Used};
 
 /// Without a terminal, a line at most this often, validations aside.
 const PLAIN_EVERY: Duration = Duration::from_secs(15);
@@ -18,6 +21,7 @@ pub struct Progress {
     name: String,
     total: u64,
     first: u64,
+    device: Device,
     /// The figure that says how good the run is, beside the validation loss.
     figure: String,
     started: Instant,
@@ -32,11 +36,12 @@ struct Shown {
     val_loss: Option<f64>,
     figure: Option<f64>,
     images_per_s: Option<f64>,
+    memory: Option<Used>,
 }
 
 impl Progress {
     /// For steps `first` to `total` of run `name`, whose checkpoint with the best `figure` is kept.
-    pub fn new(name: &str, figure: &str, first: u64, total: u64) -> Self {
+    pub fn new(name: &str, figure: &str, first: u64, total: u64, device: Device) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total).with_position(first);
             let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg}");
@@ -51,6 +56,7 @@ impl Progress {
             name: name.to_owned(),
             total,
             first,
+            device,
             figure: figure.to_owned(),
             started: Instant::now(),
             said: Cell::default(),
@@ -70,6 +76,7 @@ impl Progress {
             validated = get("val_loss").or(figure).is_some();
             shown.val_loss = get("val_loss").or(shown.val_loss);
             shown.figure = figure.or(shown.figure);
+            shown.memory = memory::used(self.device);
         }
         match &self.bar {
             Some(bar) => {
@@ -97,6 +104,7 @@ impl Progress {
             let left = self.started.elapsed().as_secs_f64() / done as f64 * (self.total - step) as f64;
             parts.push(format!("{} left", duration(left)));
         }
+        parts.extend(shown.memory.map(|used| memory_text(self.device, used)));
         parts.join(" · ")
     }
 
@@ -107,6 +115,12 @@ impl Progress {
             say(""); // The bar leaves the cursor behind itself.
         }
     }
+}
+
+/// What is in use, and the most there was: of the GPU in tensors, else resident.
+fn memory_text(device: Device, Used { now, peak, .. }: Used) -> String {
+    let whose = if matches!(device, Device::Cuda(_)) { "GPU" } else { "memory" };
+    format!("{whose} {}, peak {}", size(now), size(peak))
 }
 
 /// `95 s`, `12 min`, `3.4 h`, `2.1 days`.

@@ -344,6 +344,7 @@ pub fn restore_options(options: &mut Options) -> Result<(), Failure> {
     options.allow_read.extend(folders.filter_map(|folder| folder.as_str().map(PathBuf::from)));
     let folders = given["allow_write"].as_array().into_iter().flatten();
     options.allow_write.extend(folders.filter_map(|folder| folder.as_str().map(PathBuf::from)));
+    options.tf32 |= given["tf32"].as_bool().unwrap_or(false);
     options.smoke = given["smoke"].as_bool().unwrap_or(false);
     for (limit, key, usual) in [
         (&mut options.max_operations, "max_operations", Options::MAX_OPERATIONS),
@@ -430,6 +431,7 @@ pub fn about(session: &Session) -> Map<String, Value> {
         "seed": options.seed,
         "threads": tch::get_num_threads(),
         "folder": std::env::current_dir().ok(),
+        "tf32": options.tf32.then_some(true),
         "jobs": (options.jobs > 1).then_some(options.jobs),
         "allow_read": options.allow_read,
         "allow_write": (!options.allow_write.is_empty()).then_some(&options.allow_write),

@@ -16,6 +16,7 @@ use super::args::Given;
 use super::errors::Failure;
 use super::session::Options;
 use super::sources::SourceStore;
+use crate::data::shards::braces;
 
 const DATASETS: &str = "datasets";
 
@@ -110,17 +111,25 @@ impl Sandbox {
                 return Ok(real);
             }
         }
-        let Some(real) = found else {
-            let looked: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-            let hint =
-                format!("looked for {}; paths given by --set start from the current folder", looked.join(" and "));
-            return Err(Failure::script(format!("no such file or folder: {path}")).with_hint(hint));
-        };
+        let Some(real) = found else { return Err(missing(path, &places)) };
         let folder = if real.is_dir() { &real } else { real.parent().unwrap_or(&real) };
         Err(Failure::script(format!("the script may not read {}", real.display())).with_hint(format!(
             "allow it with --allow-read {}, or hand the path over as a parameter with --set",
             folder.display()
         )))
+    }
+
+    /// The same for all paths that a text with braces stands for; given by `--set`, it gives all of them.
+    pub fn readable_all(&self, pattern: &str, runs: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+        let paths = braces::expand(pattern)?;
+        if !self.given.iter().any(|text| text == pattern) {
+            return paths.iter().map(|path| self.readable(path, runs)).collect();
+        }
+        let real = |path: &String| {
+            let place = self.current.join(path);
+            place.canonicalize().map_err(|_| missing(path, &[place]))
+        };
+        paths.iter().map(real).collect()
     }
 
     /// Where `path` is to be written, if the script may; `run` is the directory of its last run. Nothing is made yet.
@@ -166,6 +175,12 @@ impl Sandbox {
         self.written.set(all);
         Ok(())
     }
+}
+
+fn missing(path: &str, places: &[PathBuf]) -> Failure {
+    let looked: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+    let hint = format!("looked for {}; paths given by --set start from the current folder", looked.join(" and "));
+    Failure::script(format!("no such file or folder: {path}")).with_hint(hint)
 }
 
 /// Writes a file at a real path as a whole: beside its place first, so that a reader finds the old one or the new one.
@@ -295,6 +310,25 @@ mod tests {
         assert!(
             sandbox(&folders, Some(String::new()), Vec::new()).readable("../elsewhere/secret", &[]).is_err(),
             "empty text"
+        );
+    }
+
+    #[test]
+    fn braces_are_read_path_by_path() {
+        let folders = folders();
+        for name in ["secret", "photos/0.tar", "photos/1.tar"] {
+            std::fs::write(folders.elsewhere.join(name), "").unwrap();
+        }
+        let pattern = format!("{}/photos/{{0..1}}.tar", folders.elsewhere.display());
+        let closed = sandbox(&folders, None, Vec::new());
+        assert!(closed.readable_all(&pattern, &[]).unwrap_err().message.contains("may not read"));
+        let given = sandbox(&folders, Some(pattern.clone()), Vec::new());
+        let expected = [0, 1].map(|i| folders.elsewhere.join(format!("photos/{i}.tar")));
+        assert_eq!(given.readable_all(&pattern, &[]).unwrap(), expected);
+        assert!(given.readable("../elsewhere/photos/0.tar", &[]).is_err(), "by another name");
+        let more = sandbox(&folders, Some("x-{0..1}.tar".into()), Vec::new());
+        assert!(
+            more.readable_all("x-{0..1}.tar", &[]).unwrap_err().message.contains("no such file or folder: x-0.tar")
         );
     }
 

@@ -37,6 +37,8 @@ pub struct Options {
     /// A run directory to carry on with.
     pub resume: Option<PathBuf>,
     pub threads: Option<usize>,
+    /// Whether products of float32 on CUDA may take TF32.
+    pub tf32: bool,
     /// Cells of a grid that are run at once.
     pub jobs: usize,
     /// The one cell of a grid that this process is to run.
@@ -78,6 +80,7 @@ impl Options {
             seed: None,
             resume: None,
             threads: None,
+            tf32: false,
             jobs: 1,
             cell: None,
             allow_read: Vec::new(),
@@ -343,6 +346,15 @@ impl Session {
     pub fn readable(&self, path: &str) -> Result<PathBuf, Failure> {
         let runs: Vec<PathBuf> = self.runs.current_directory().into_iter().chain(self.runs.root()).collect();
         self.sandbox.readable(path, &runs)
+    }
+
+    /// The real paths behind a text with braces that stands for several.
+    ///
+    /// # Errors
+    /// As [`readable`](Self::readable), of any of them; braces that say nothing.
+    pub fn readable_all(&self, pattern: &str) -> Result<Vec<PathBuf>, Failure> {
+        let runs: Vec<PathBuf> = self.runs.current_directory().into_iter().chain(self.runs.root()).collect();
+        self.sandbox.readable_all(pattern, &runs)
     }
 
     /// Where `path` is to be written, if the script may: in the directory of its last run, or below `--allow-write`.

@@ -1,10 +1,12 @@
 //! What tch lacks: errors without C++ frames, in-place updates of many tensors, and CUDA that is loaded when it is first asked for.
 
 mod allocator;
+pub mod buffer;
 mod checkpoint;
 mod cuda;
 mod heap;
 mod linear;
+pub mod memory;
 mod overflow;
 mod shim;
 mod updates;

@@ -50,6 +50,9 @@ fn line(run: &RunRecord) -> String {
     if let Some(device) = run.text("device") {
         words.extend(["--device".to_owned(), quoted(device)]);
     }
+    if option("tf32").is_some() {
+        words.push("--tf32".to_owned());
+    }
     for (key, flag) in [("allow_read", "--allow-read"), ("allow_write", "--allow-write")] {
         for path in option(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
             words.extend([flag.to_owned(), quoted(path)]);

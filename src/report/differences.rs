@@ -95,6 +95,7 @@ fn configuration(arm: &Arm) -> Map<String, Value> {
         one.insert("device".to_owned(), run.record.get("device").cloned().unwrap_or_default());
         for (object, key, name) in [
             ("options", "threads", "threads"),
+            ("options", "tf32", "TF32"),
             ("versions", "dbp_host", "dbp-host"),
             ("versions", "libtorch", "libtorch"),
         ] {

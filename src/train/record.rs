@@ -30,8 +30,20 @@ pub fn is_reserved(key: &str) -> bool {
 }
 
 /// What a run keeps up to date.
-const OF_THE_RUN: [&str; 11] =
-    ["status", "error", "step", "steps", "wall_s", "elapsed_s", "best", "lost_s", "lost_kwh", "energy", "pruned"];
+const OF_THE_RUN: [&str; 12] = [
+    "status",
+    "error",
+    "step",
+    "steps",
+    "wall_s",
+    "elapsed_s",
+    "best",
+    "lost_s",
+    "lost_kwh",
+    "energy",
+    "peak_memory_bytes",
+    "pruned",
+];
 
 /// What a run is started with; resuming and grouping rely on it.
 const OF_THE_START: [&str; 20] = [

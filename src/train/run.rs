@@ -26,6 +26,7 @@ use super::state::State;
 use super::tensorboard::{self, EventWriter};
 use super::{TrainError, TrainResult, weights};
 use crate::energy::reading::Reading;
+use crate::libtorch::memory;
 use crate::nn::Registry;
 
 /// Names of the logs in a run's directory.
@@ -95,6 +96,7 @@ impl Run {
         let layers = LineLog::open(&setup.dir.join(LAYERS), state.layers_bytes)?;
         let events = tensorboard::open(&setup.dir.join("tensorboard"), state.step)?;
         let wall = Duration::from_secs_f64(state.wall_s);
+        memory::reset_peak(setup.model.device());
         let cost = Cost::start(setup.energy.as_ref(), state.energy, wall, &mut setup.record);
         let mut run = Self {
             step: state.step,
@@ -472,6 +474,9 @@ impl Run {
         }
         if let Some(energy) = self.cost.record(self.images()) {
             record.insert("energy".to_owned(), energy);
+        }
+        if let Some(used) = memory::used(self.setup.model.device()) {
+            record.insert("peak_memory_bytes".to_owned(), json!(used.peak));
         }
         let path = self.setup.dir.join("run.json");
         let text = serde_json::to_vec_pretty(&record).map_err(|err| TrainError::broken(&path, err))?;

@@ -24,6 +24,8 @@ pub struct InspectedGpu {
     pub uuid: String,
     pub bus_id: String,
     pub mig: bool,
+    /// Bytes that are free, and all.
+    pub memory: Option<(u64, u64)>,
     /// Whether the energy counter answers.
     pub counter: Result<(), Problem>,
     /// Now.
@@ -55,6 +57,7 @@ impl InspectedGpu {
             uuid: device.uuid().unwrap_or_default(),
             bus_id: bus_id(device),
             mig: mig(device),
+            memory: device.memory_info().ok().map(|memory| (memory.free, memory.total)),
             counter: counter.map_err(|err| Problem::new("energy counter", &err)),
             power: device.power_usage().map(Watts::from_milliwatts).map_err(|err| Problem::new("power", &err)),
             power_limit: limit.ok().map(Watts::from_milliwatts),

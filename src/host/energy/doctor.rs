@@ -15,6 +15,7 @@ use crate::energy::nvml::{self, GpuChoice, InspectedGpu, Problem};
 use crate::energy::ram::Constant;
 use crate::energy::rapl::{Found, POWERCAP};
 use crate::energy::sensor::Sensor;
+use crate::host::preflight::size;
 use crate::host::say::print_line;
 use crate::host::{Outcome, report};
 use crate::libtorch;
@@ -132,20 +133,21 @@ fn gpus(places: &Places) -> Vec<Finding> {
 }
 
 fn gpu(gpu: &InspectedGpu) -> Finding {
-    let InspectedGpu { index, name, uuid, bus_id, mig, counter, power, power_limit } = gpu;
+    let InspectedGpu { index, name, uuid, bus_id, mig, memory, counter, power, power_limit } = gpu;
     let watts = |watts: f64| format!("{watts:.0} W");
     let now = match (power, power_limit) {
         (Ok(now), Some(limit)) => format!(", {} of {}", watts(now.0), watts(limit.0)),
         (Ok(now), None) => format!(", {}", watts(now.0)),
         (Err(_), _) => String::new(),
     };
+    let memory = memory.map_or(String::new(), |(free, total)| format!(", {} of {} free", size(free), size(total)));
     let mig = if *mig { ", MIG on: the energy is that of the whole GPU" } else { "" };
     let (state, how, problem): (_, String, Option<&Problem>) = match (counter, power) {
         (Ok(()), _) => (State::Ok, "measured by its energy counter".into(), None),
         (Err(why), Ok(_)) => (State::Ok, format!("measured by samples of its power ({})", why.what), Some(why)),
         (Err(why), Err(also)) => (State::Broken, format!("not measured ({}; {})", why.what, also.what), Some(why)),
     };
-    Finding::new("GPU", state, format!("{index}: {name}, {uuid} at {bus_id}{now}, {how}{mig}"))
+    Finding::new("GPU", state, format!("{index}: {name}, {uuid} at {bus_id}{memory}{now}, {how}{mig}"))
         .with_fix(problem.and_then(|p| p.fix))
 }
 

@@ -31,13 +31,17 @@ pub fn of_script(session: &Session, over: &[String]) -> String {
         *key = "";
     }
     texts.sort();
-    digest(&json!({
+    let mut parts = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "device": runs::device_name(session.options.device),
         "smoke": session.options.smoke,
         "sources": texts,
         "arguments": sorted(&Value::Object(arguments)),
-    }))
+    });
+    if session.options.tf32 {
+        parts["tf32"] = json!(true);
+    }
+    digest(&parts)
 }
 
 /// Of one cell: of the script at `script`, in the grid `grid`, when these datasets are open and it reads the cells `after`.

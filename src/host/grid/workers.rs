@@ -141,7 +141,7 @@ fn start(session: &Session, cell: &mut Cell, threads: usize) -> Result<Child, Fa
     let Some(root) = session.runs.root() else { return Err(Failure::machine("the grid has no directory")) };
     let root = std::path::absolute(&root).map_err(|err| failed(&root, err))?;
     let Options { script, set, resume, runs, jobs, allow_read, allow_write, smoke, .. } = &session.options;
-    let Options { device, energy, max_operations, max_tensor_bytes, .. } = &session.options;
+    let Options { device, tf32, energy, max_operations, max_tensor_bytes, .. } = &session.options;
     let mut command = Command::new(&program);
     match resume {
         Some(run) => command.arg("--resume").arg(run),
@@ -152,6 +152,9 @@ fn start(session: &Session, cell: &mut Cell, threads: usize) -> Result<Child, Fa
     command.args(allow_read.iter().flat_map(|folder| [OsStr::new("--allow-read"), folder.as_os_str()]));
     command.args(allow_write.iter().flat_map(|folder| [OsStr::new("--allow-write"), folder.as_os_str()]));
     command.args(["--device", &runs::device_name(*device), "--threads", &threads.to_string()]);
+    if *tf32 {
+        command.arg("--tf32");
+    }
     if *smoke && resume.is_none() {
         command.arg("--smoke");
     }

@@ -89,6 +89,9 @@ pub struct Entry {
     pub wall_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub energy_kwh: Option<f64>,
+    /// The most of the device's memory that it used; on the CPU, that its process did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub co2_kg: Option<f64>,
     /// How many layers.
@@ -220,6 +223,7 @@ fn single(dir: &Path, parent: Option<bool>) -> Result<Entry, String> {
         best: record.get("best").filter(|best| best.is_object()).cloned(),
         wall_s: number("wall_s"),
         energy_kwh: of_energy("energy_kwh"),
+        peak_memory_bytes: count("peak_memory_bytes"),
         co2_kg: of_energy("co2_kg"),
         decorrelated: record.get("decorrelated").and_then(Value::as_array).map(Vec::len),
         smoke: record.get("smoke") == Some(&Value::Bool(true)),
@@ -260,6 +264,7 @@ fn parent_of(dir: &Path, index: &Map<String, Value>) -> Result<Entry, String> {
         best: None,
         wall_s: sum(|run| run.wall_s),
         energy_kwh: sum(|run| run.energy_kwh),
+        peak_memory_bytes: runs.iter().filter_map(|run| run.peak_memory_bytes).max(),
         co2_kg: sum(|run| run.co2_kg),
         decorrelated: None,
         smoke: index.get("smoke") == Some(&Value::Bool(true)),

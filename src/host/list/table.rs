@@ -170,6 +170,7 @@ mod tests {
             wall_s: Some(95.0),
             energy_kwh: Some(0.00123456),
             co2_kg: Some(0.000586),
+            peak_memory_bytes: None,
             decorrelated: Some(17),
             smoke: false,
             pruned: false,

@@ -12,6 +12,8 @@ use crate::data::classes::palette_color;
 use crate::data::{self, Dataset, ValLoader};
 use crate::host::api::tensor::TensorHandle;
 use crate::host::errors::{Failure, ScriptResult, script_error, unplaced};
+use crate::host::oom::{self, Pass};
+use crate::libtorch::buffer::to_device;
 use crate::nn::Place;
 
 /// Images on the device, with the address of their randomness and what their normalization was.
@@ -37,30 +39,30 @@ pub struct BatchHandle {
 
 impl BatchHandle {
     fn new(
-        batch: &mut data::Batch,
+        batch: data::Batch,
         place: Place,
         normalization: Rc<data::Normalization>,
         dataset: &Dataset,
         device: tch::Device,
     ) -> Result<Self, Failure> {
         let shape = batch.shape.map(|n| n as i64);
-        let images = Tensor::f_from_slice(&batch.pixels)?.f_view(shape)?.f_to_device(device)?;
+        let images = to_device(&batch.pixels.into_tensor()?.f_view(shape)?, device)?;
         // Bytes travel to the device; numbers are widened there.
         let (height, width) = batch.mask_size;
-        let masks = batch.masks.take().map(|masks| -> Result<TensorHandle, Failure> {
+        let masks = batch.masks.map(|masks| -> Result<TensorHandle, Failure> {
             let shape = [shape[0], height as i64, width as i64];
-            let masks = Tensor::f_from_slice(&masks)?.f_view(shape)?.f_to_device(device)?;
+            let masks = to_device(&Tensor::f_from_slice(&masks)?.f_view(shape)?, device)?;
             Ok(masks.f_to_kind(Kind::Int64)?.into())
         });
-        let labels = batch.labels.take().map(|labels| -> Result<TensorHandle, Failure> {
+        let labels = batch.labels.map(|labels| -> Result<TensorHandle, Failure> {
             let labels: Vec<i64> = labels.into_iter().map(i64::from).collect();
-            Ok(Tensor::f_from_slice(&labels)?.f_to_device(device)?.into())
+            Ok(to_device(&Tensor::f_from_slice(&labels)?, device)?.into())
         });
         let (masks, labels) = (masks.transpose()?, labels.transpose()?);
         let own_size = (!batch.names.is_empty() && height > 0).then_some((height as i64, width as i64));
         let colors =
             dataset.classes().map_or_else(|| (0..255).map(palette_color).collect(), |table| table.colors.clone());
-        let (names, colors) = (Rc::new(std::mem::take(&mut batch.names)), Rc::new(colors));
+        let (names, colors) = (Rc::new(batch.names), Rc::new(colors));
         let classes = dataset.classes().map(|table| table.len() as i64);
         Ok(Self { images: images.into(), masks, labels, names, own_size, classes, colors, place, normalization })
     }
@@ -103,13 +105,11 @@ impl Iterator for MicroBatches {
                 micro_batches,
             };
             let normalization = Rc::new(loader.normalization().clone());
+            let images = (loader.config().batch / loader.config().micro_batches) as i64;
+            oom::set_pass(Some(Pass { device: self.device, images, of_step: micro_batches }));
             let made = loader.micro(self.step, micro).map_err(Failure::from);
-            made.and_then(|mut batch| {
-                let handle = BatchHandle::new(&mut batch, place, normalization, loader.dataset(), self.device);
-                loader.give_back(batch.pixels);
-                handle
-            })
-            .map_err(unplaced)
+            made.and_then(|batch| BatchHandle::new(batch, place, normalization, loader.dataset(), self.device))
+                .map_err(unplaced)
         })
     }
 }
@@ -145,10 +145,10 @@ impl Iterator for ValPass {
             *left = left.checked_sub(1)?;
         }
         let batch = self.batches.borrow_mut().next()?;
-        let made = batch.map_err(Failure::from).and_then(|mut batch| {
+        let made = batch.map_err(Failure::from).and_then(|batch| {
             // A constant key: every validation masks alike, so curves compare.
             let place = Place { seed: batch.seed, step: batch.step, epoch: 0, micro: batch.micro, micro_batches: 1 };
-            BatchHandle::new(&mut batch, place, Rc::clone(&self.normalization), &self.dataset, self.device)
+            BatchHandle::new(batch, place, Rc::clone(&self.normalization), &self.dataset, self.device)
         });
         Some(made.map_err(unplaced))
     }

@@ -9,6 +9,7 @@ mod batch;
 mod inspect;
 mod open;
 mod options;
+mod shards;
 pub use batch::{BatchHandle, MicroBatches, ValPass};
 use options::{Edges, config, jitter, normalization, normalized};
 
@@ -98,7 +99,8 @@ mod types {
 mod functions {
     /// Opens a dataset: `"wirebond"`, the generated wire-bond photographs, or a folder of images (JPEG, PNG, BMP, TIFF,
     /// NPY) at any depth.
-    /// A folder with `train/` and `val/` in it is split as they say. The folders of ADE20K (`ADEChallengeData2016`) and of CamVid
+    /// A folder with `train/` and `val/` in it is split as they say. Tar archives of images in WebDataset's layout are opened by
+    /// their folder, by the path of one (`"train-000.tar"`), or in braces (`"train-{000..009}.tar"`). The folders of ADE20K (`ADEChallengeData2016`) and of CamVid
     /// (`train`, `trainannot`, `val`, `valannot`) are recognized and come with masks, as the generated photographs do.
     ///
     /// Errors: no such folder, or no images in it.
@@ -117,11 +119,12 @@ mod functions {
     ///
     /// Options:
     /// - `folder` (string): a folder of images, at any depth
-    /// - `labels` (string): with `folder`, where classes come from: `"folders"`, the folder an image lies in; `"prefix"`, its name
-    ///   up to the first `_`
-    /// - `pair` ([string, string]): with `folder`, what the names of the two gray files end in that make one image of two channels
-    /// - `channels` (int, 3): with `folder` or `images`, 1 to 3
-    /// - `image_extension` (string): with `folder` or `images`, where other files lie among the images
+    /// - `shards` (string or [string]): tar archives of images: a folder of them, one, or several as `"train-{000..009}.tar"`
+    /// - `labels` (string): with `folder` or `shards`, where classes come from: `"folders"`, the folder an image lies in;
+    ///   `"prefix"`, its name up to the first `_`; `"cls"`, the number in the `.cls` file beside it in an archive
+    /// - `pair` ([string, string]): with `folder` or `shards`, what the names of the two gray files end in that make one image of two channels
+    /// - `channels` (int, 3): with `folder`, `shards` or `images`, 1 to 3
+    /// - `image_extension` (string): with `folder`, `shards` or `images`, where other files lie among the images
     /// - `name` (string): `"wirebond"`, generated photographs
     /// - `size` (int, 128): with `name`, pixels of a side, up to 2048
     /// - `count` (int, 2304): with `name`, how many

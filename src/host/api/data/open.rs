@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 
-use super::DatasetHandle;
+use super::{DatasetHandle, shards};
 use crate::data::{ClassTable, Coding, FolderSpec, Folders, IGNORE, Labels, PairsSpec, Spec};
 use crate::host::errors::{Failure, ScriptResult, script_error};
 use crate::host::options::{FromOption, OptionMap};
@@ -14,6 +14,10 @@ use crate::host::session::Session;
 /// A built-in name or a folder.
 pub fn named(ctx: &NativeCallContext, text: &str) -> ScriptResult<DatasetHandle> {
     let session = Session::of(ctx);
+    let plain = FolderSpec::new(PathBuf::new());
+    if let Some(spec) = shards::in_braces(&session, text, plain).map_err(|err| script_error(ctx, err))? {
+        return session.open(&spec).map(DatasetHandle).map_err(|err| script_error(ctx, err));
+    }
     let spec = match Spec::parse(text) {
         Ok(Spec::Folder(_)) => session.readable(text).map(Spec::Folder),
         // A relative path of the script's own folder is no folder from here; the sandbox knows both.
@@ -31,6 +35,10 @@ pub fn named(ctx: &NativeCallContext, text: &str) -> ScriptResult<DatasetHandle>
 pub fn by_options(ctx: &NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
     let has = |key: &str| spec.contains_key(key);
     let is_pairs = has("images") || has("masks");
+    if has("shards") && (is_pairs || has("classes")) {
+        let problem = "data::open: masks are read from folders, not from shards: unpack the archives";
+        return Err(script_error(ctx, problem));
+    }
     let mut options = OptionMap::new(ctx, "data::open", spec);
     let cache = options.get::<Bytes>("cache")?;
     let dataset = if is_pairs { pairs(ctx, options)? } else { images(ctx, options)? };
@@ -42,6 +50,7 @@ pub fn by_options(ctx: &NativeCallContext, spec: Map) -> ScriptResult<DatasetHan
 
 fn images(ctx: &NativeCallContext, mut options: OptionMap) -> ScriptResult<DatasetHandle> {
     let (folder, name) = (options.get::<String>("folder")?, options.get::<String>("name")?);
+    let archives = options.get::<shards::Paths>("shards")?;
     let Spec::Wirebond { size, count, seed } = Spec::wirebond() else { unreachable!("wirebond() is a Wirebond") };
     let (size_given, count_given, seed_given) =
         (options.count("size")?, options.count("count")?, options.count("seed")?);
@@ -55,30 +64,39 @@ fn images(ctx: &NativeCallContext, mut options: OptionMap) -> ScriptResult<Datas
     let extension = options.get::<String>("image_extension")?;
     options.finish()?;
     let as_asked = channels.is_some() || labels.is_some() || pair.is_some() || extension.is_some();
-    if as_asked && folder.is_none() {
-        return Err(script_error(ctx, "data::open: channels, labels, pair and image_extension belong to folder"));
+    if as_asked && folder.is_none() && archives.is_none() {
+        let problem = "data::open: channels, labels, pair and image_extension belong to folder or shards";
+        return Err(script_error(ctx, problem));
     }
-    match (folder, name.as_deref()) {
-        (Some(folder), None) if as_asked => {
-            if pair.is_some() && channels.is_some_and(|channels| channels != 2) {
-                return Err(script_error(ctx, "data::open: two files to an image make 2 channels"));
-            }
-            let channels = channels.unwrap_or(if pair.is_some() { 2 } else { 3 });
-            let path = Session::of(ctx).readable(&folder).map_err(|err| script_error(ctx, err))?;
-            let spec = Spec::Images(FolderSpec { path, channels, labels, pair, extension });
-            Session::of(ctx).open(&spec).map(DatasetHandle).map_err(|err| script_error(ctx, err))
+    if pair.is_some() && channels.is_some_and(|channels| channels != 2) {
+        return Err(script_error(ctx, "data::open: two files to an image make 2 channels"));
+    }
+    let session = Session::of(ctx);
+    let channels = channels.unwrap_or(if pair.is_some() { 2 } else { 3 });
+    let asked = FolderSpec { path: PathBuf::new(), channels, labels, pair, extension };
+    let opened = |spec: Result<Spec, Failure>| -> ScriptResult<DatasetHandle> {
+        let dataset = spec.and_then(|spec| session.open(&spec).map_err(Failure::from));
+        dataset.map(DatasetHandle).map_err(|err| script_error(ctx, err))
+    };
+    match (folder, archives, name.as_deref()) {
+        (None, Some(archives), None) => opened(shards::listed(&session, &archives, asked)),
+        (Some(folder), None, None) if as_asked => {
+            opened(shards::in_braces(&session, &folder, asked.clone()).and_then(|spec| match spec {
+                Some(spec) => Ok(spec),
+                None => session.readable(&folder).map(|path| Spec::Images(FolderSpec { path, ..asked })),
+            }))
         }
-        (Some(folder), None) => named(ctx, &folder),
-        (None, Some("wirebond")) => {
+        (Some(folder), None, None) => named(ctx, &folder),
+        (None, None, Some("wirebond")) => {
             let spec = Spec::Wirebond {
                 size: size_given.map_or(size, |n| n as usize),
                 count: count_given.map_or(count, |n| n as usize),
                 seed: seed_given.unwrap_or(seed),
             };
-            Session::of(ctx).open(&spec).map(DatasetHandle).map_err(|err| script_error(ctx, err))
+            opened(Ok(spec))
         }
-        (None, Some(name)) => named(ctx, name),
-        _ => Err(script_error(ctx, "data::open: expected either folder or name, or images with masks")),
+        (None, None, Some(name)) => named(ctx, name),
+        _ => Err(script_error(ctx, "data::open: expected one of folder, shards and name, or images with masks")),
     }
 }
 
@@ -130,11 +148,12 @@ impl FromOption for Bytes {
 }
 
 impl FromOption for Labels {
-    const EXPECTED: &'static str = "\"folders\" or \"prefix\"";
+    const EXPECTED: &'static str = "\"folders\", \"prefix\" or \"cls\"";
     fn from_option(value: Dynamic) -> Option<Self> {
         match value.into_string().ok()?.as_str() {
             "folders" => Some(Self::Folders),
             "prefix" => Some(Self::Prefix),
+            "cls" => Some(Self::Cls),
             _ => None,
         }
     }

@@ -63,8 +63,9 @@ mod methods {
             inner.step()
         };
         let figure = run.run.borrow().figure().to_owned();
+        let device = session.options.device;
         *run.progress.borrow_mut() =
-            (first < total).then(|| Progress::new(&session.runs.shown_name(&run.name), &figure, first, total));
+            (first < total).then(|| Progress::new(&session.runs.shown_name(&run.name), &figure, first, total, device));
         Ok(Steps::new(run.clone(), ctx.global_runtime_state().clone()))
     }
 

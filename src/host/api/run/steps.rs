@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::RunHandle;
 use crate::host::energy::tell_cost;
 use crate::host::errors::{ScriptResult, Stop, unplaced};
+use crate::host::oom;
 use crate::host::preflight::Timing;
 use crate::host::say::say;
 use crate::host::session::Session;
@@ -68,6 +69,7 @@ impl State {
         if let Some(session) = self.handle.session.upgrade() {
             session.set_in_training(false);
         }
+        oom::set_pass(None);
         if let Some(progress) = self.handle.progress.borrow_mut().take() {
             progress.finish();
         }

@@ -36,12 +36,15 @@ pub struct Cache<T> {
 
 struct Budget {
     used_bytes: AtomicU64,
-    limit_bytes: u64,
+    limit_bytes: AtomicU64,
 }
 
 impl<T: Weight> Cache<T> {
     pub fn new(slots: usize, limit_bytes: u64) -> Self {
-        Self::within(slots, Arc::new(Budget { used_bytes: AtomicU64::new(0), limit_bytes }))
+        Self::within(
+            slots,
+            Arc::new(Budget { used_bytes: AtomicU64::new(0), limit_bytes: AtomicU64::new(limit_bytes) }),
+        )
     }
 
     /// A cache that shares the byte limit of another.
@@ -50,8 +53,17 @@ impl<T: Weight> Cache<T> {
     }
 
     fn within(slots: usize, budget: Arc<Budget>) -> Self {
-        let slots = if budget.limit_bytes == 0 { 0 } else { slots };
+        let slots = if budget.limit_bytes.load(Ordering::Relaxed) == 0 { 0 } else { slots };
         Self { slots: (0..slots).map(|_| OnceLock::new()).collect(), budget }
+    }
+
+    /// Changes the limit; what is in memory stays.
+    pub fn set_limit_bytes(&self, limit_bytes: u64) {
+        self.budget.limit_bytes.store(limit_bytes, Ordering::Relaxed);
+    }
+
+    fn limit_bytes(&self) -> u64 {
+        self.budget.limit_bytes.load(Ordering::Relaxed)
     }
 
     /// What is in a slot.
@@ -62,7 +74,7 @@ impl<T: Weight> Cache<T> {
     /// Whether something of so many bytes would be kept.
     pub fn has_room_for(&self, index: usize, bytes: u64) -> bool {
         let used = self.budget.used_bytes.load(Ordering::Relaxed);
-        used + bytes <= self.budget.limit_bytes && self.slots.get(index).is_some_and(|slot| slot.get().is_none())
+        used + bytes <= self.limit_bytes() && self.slots.get(index).is_some_and(|slot| slot.get().is_none())
     }
 
     /// Keeps what was loaded if it still fits and the slot is free.
@@ -72,7 +84,7 @@ impl<T: Weight> Cache<T> {
         let bytes = loaded.as_ref().map_or(0, |value| value.bytes());
         let before = self.budget.used_bytes.fetch_add(bytes, Ordering::Relaxed);
         // Two threads may load the same image; the second gives its share back.
-        if before + bytes > self.budget.limit_bytes || slot.set(loaded.clone()).is_err() {
+        if before + bytes > self.limit_bytes() || slot.set(loaded.clone()).is_err() {
             self.budget.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
         loaded

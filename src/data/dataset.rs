@@ -96,6 +96,11 @@ impl Dataset {
         Ok(Self { shared: Arc::new(shared), statistics: Statistics::of(&files), files, val })
     }
 
+    /// Keeps at most so many bytes of decoded images in memory, from now on; those that are there stay. No result depends on it.
+    pub fn limit_cache(&self, limit_bytes: u64) {
+        self.shared.cache.set_limit_bytes(limit_bytes);
+    }
+
     /// Tells whether the files of two datasets that were opened alike are the same: by names, sizes and times.
     pub fn stamp(&self) -> u64 {
         let mut hasher = DefaultHasher::new();

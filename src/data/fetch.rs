@@ -8,10 +8,11 @@
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
-use super::augment::{Choice, Transform};
+use super::augment::{Choice, Crop, Transform};
 use super::dataset::Dataset;
 use super::decode::{Baseline, decode_as};
 use super::image::Region;
+use super::normalization::Normalization;
 use super::picture::{Part, Picture};
 use super::planes::Planes;
 use crate::random::Rng;
@@ -22,6 +23,18 @@ thread_local! {
 }
 
 impl Dataset {
+    /// The `region` of the `index`-th image at height and width `size`, or its center if there is none, as batches have it before they are
+    /// normalized: `[C, H, W]`, 0 to 255.
+    pub fn part(&self, index: usize, region: Option<Region>, size: (usize, usize)) -> Result<Vec<f32>, String> {
+        let transform = Transform { size, crop: Crop::Center, flip: false };
+        let part = self.fetch(index, &transform, false, |_, _| Choice { region, flipped: false })?;
+        let channels = self.channels();
+        let bytes = Normalization { mean: vec![0.0; channels], std: vec![1.0 / 255.0; channels] };
+        let mut out = vec![0.0; channels * size.0 * size.1];
+        part.write(&bytes, &mut out);
+        Ok(out)
+    }
+
     /// The `index`-th image of this view for training: its draws are those of `rng`, from where it stands.
     pub(super) fn train_part(&self, index: usize, transform: &Transform, rng: &Rng) -> Result<Part, String> {
         self.fetch(index, transform, true, |width, height| transform.choose(width, height, &mut rng.clone()))

@@ -57,6 +57,7 @@ impl Clean {
 }
 
 /// Bits in order, the next one topmost in `word`.
+#[derive(Clone, Copy)]
 pub struct Bits<'a> {
     bytes: &'a [u8],
     /// The first byte that is not wholly in `word`.

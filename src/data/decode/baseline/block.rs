@@ -9,8 +9,18 @@ pub type Block = [i16; 64];
 
 /// Reads a block into `block`, which must be all zero, and answers the last place in zigzag order that may not be zero; `dc` is the
 /// DC value of the block before. `None` for a code that does not exist or more than 64 coefficients.
+///
+/// Not inlined: within the loop over blocks there are too few registers for it.
+#[inline(never)]
+pub fn read(all: &mut Bits, component: &Component, dc: &mut i32, block: &mut Block) -> Option<usize> {
+    let mut bits = *all;
+    let last = read_from(&mut bits, component, dc, block);
+    *all = bits;
+    last
+}
+
 #[inline(always)]
-pub fn read(bits: &mut Bits, component: &Component, dc: &mut i32, block: &mut Block) -> Option<usize> {
+fn read_from(bits: &mut Bits, component: &Component, dc: &mut i32, block: &mut Block) -> Option<usize> {
     read_dc(bits, component, dc)?;
     block[0] = dc.wrapping_mul(i32::from(component.quant[0].0)) as i16;
     let (mut at, mut last) = (0, 0);
@@ -36,8 +46,16 @@ pub fn read(bits: &mut Bits, component: &Component, dc: &mut i32, block: &mut Bl
 }
 
 /// Reads past a block.
+#[inline(never)]
+pub fn skip(all: &mut Bits, component: &Component, dc: &mut i32) -> Option<()> {
+    let mut bits = *all;
+    let result = skip_from(&mut bits, component, dc);
+    *all = bits;
+    result
+}
+
 #[inline(always)]
-pub fn skip(bits: &mut Bits, component: &Component, dc: &mut i32) -> Option<()> {
+fn skip_from(bits: &mut Bits, component: &Component, dc: &mut i32) -> Option<()> {
     read_dc(bits, component, dc)?;
     let mut at = 0;
     loop {

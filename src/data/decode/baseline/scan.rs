@@ -1,7 +1,7 @@
 //! From the bits of a scan to planes: of the blocks that a window needs, the samples; of all others, no more than their length.
 
-use super::bits::{Bits, Clean};
-use super::block;
+use super::bits::Clean;
+use super::block::{self, Block};
 use super::header::Header;
 use super::reduced;
 use crate::data::planes::Plane;
@@ -28,7 +28,7 @@ pub fn read(header: &Header, clean: &Clean, wanted: &[Wanted], whole: bool, plan
         return None;
     }
     let mut bits = clean.interval(0)?;
-    let mut dc = [0; 3];
+    let (mut dc, mut block): (_, Block) = ([0; 3], [0; 64]);
     let (mut interval, mut left) = (0, per_interval);
     for row in 0..if whole { rows } else { last_row.min(rows) } {
         for column in 0..columns {
@@ -40,25 +40,23 @@ pub fn read(header: &Header, clean: &Clean, wanted: &[Wanted], whole: bool, plan
                 (bits, dc, left) = (clean.interval(interval)?, [0; 3], per_interval);
             }
             left -= 1;
-            for (((component, wanted), plane), dc) in
-                header.components.iter().zip(wanted).zip(&mut *planes).zip(&mut dc)
-            {
-                for i in 0..wanted.per_mcu.0 * wanted.per_mcu.1 {
-                    let (x, y) = (
-                        column * wanted.per_mcu.0 + i % wanted.per_mcu.0,
-                        row * wanted.per_mcu.1 + i / wanted.per_mcu.0,
-                    );
-                    if wanted.columns.contains(&x) && wanted.rows.contains(&y) {
-                        let place = ((x - wanted.columns.start) * plane.stride + (y - wanted.rows.start)) * wanted.side;
-                        let to = plane.samples.get_mut(place..)?;
-                        match wanted.side {
-                            8 => one::<8>(&mut bits, component, dc, to, plane.stride)?,
-                            4 => one::<4>(&mut bits, component, dc, to, plane.stride)?,
-                            2 => one::<2>(&mut bits, component, dc, to, plane.stride)?,
-                            _ => one::<1>(&mut bits, component, dc, to, plane.stride)?,
+            let components = header.components.iter().zip(wanted).zip(&mut *planes).zip(&mut dc);
+            for (((component, wanted), plane), dc) in components {
+                for y in row * wanted.per_mcu.1..(row + 1) * wanted.per_mcu.1 {
+                    for x in column * wanted.per_mcu.0..(column + 1) * wanted.per_mcu.0 {
+                        if wanted.columns.contains(&x) && wanted.rows.contains(&y) {
+                            let last = block::read(&mut bits, component, dc, &mut block)?;
+                            let (x, y) = (x - wanted.columns.start, y - wanted.rows.start);
+                            let to = plane.samples.get_mut((x * plane.stride + y) * wanted.side..)?;
+                            match wanted.side {
+                                8 => write::<8>(&mut block, last, to, plane.stride),
+                                4 => write::<4>(&mut block, last, to, plane.stride),
+                                2 => write::<2>(&mut block, last, to, plane.stride),
+                                _ => write::<1>(&mut block, last, to, plane.stride),
+                            }
+                        } else {
+                            block::skip(&mut bits, component, dc)?;
                         }
-                    } else {
-                        block::skip(&mut bits, component, dc)?;
                     }
                 }
             }
@@ -67,22 +65,17 @@ pub fn read(header: &Header, clean: &Clean, wanted: &[Wanted], whole: bool, plan
             return None;
         }
     }
-    (!whole || left == 0 && bits.at_end() || left > 0 && bits.at_end()).then_some(())
+    (!whole || bits.at_end()).then_some(())
 }
 
+/// Writes a block's columns and makes it zero again.
 #[inline(always)]
-fn one<const SIDE: usize>(
-    bits: &mut Bits,
-    component: &super::header::Component,
-    dc: &mut i32,
-    to: &mut [u8],
-    stride: usize,
-) -> Option<()> {
-    let mut block = [0; 64];
-    let last = block::read(bits, component, dc, &mut block)?;
-    let samples = reduced::samples::<SIDE>(&block, last);
-    for (to, from) in to.chunks_mut(stride).zip(&samples[..SIDE]) {
-        to.get_mut(..SIDE)?.copy_from_slice(&from[..SIDE]);
+fn write<const SIDE: usize>(block: &mut Block, last: usize, to: &mut [u8], stride: usize) {
+    let samples = reduced::samples::<SIDE>(block, last);
+    *block = [0; 64];
+    for (column, from) in samples[..SIDE].iter().enumerate() {
+        if let Some(to) = to.get_mut(column * stride..column * stride + SIDE) {
+            to.copy_from_slice(&from[..SIDE]);
+        }
     }
-    Some(())
 }

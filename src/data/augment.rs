@@ -4,17 +4,14 @@
 //! - [`Crop::Center`]: `Resize(size, BICUBIC)` of the short side, then `CenterCrop(size)`.
 //! - [`Crop::None`]: the whole image resized to the target, its shape given up; untouched if it has that size already.
 //!
-//! Resizing is Pillow's: bicubic (a = −0.5), the kernel widened when shrinking, first along rows, then along columns, 8-bit in
-//! between (fast_image_resize, left to itself, takes the columns first and clips other values). Targets need not be square.
+//! Resizing is Pillow's ([`resize`](super::resize)). Targets need not be square.
 
-use std::cell::RefCell;
-
-use fast_image_resize::images::{CroppedImage, Image as Target, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeError, ResizeOptions, Resizer};
 use serde::{Deserialize, Serialize};
 
-use super::image::Image;
+use super::image::{Image, Region};
 use super::normalization::Normalization;
+use super::resample::Axis;
+use super::resize::{View, resize_region, resize_window};
 use crate::random::Rng;
 
 /// Share of the image's area that a random crop covers.
@@ -55,14 +52,10 @@ pub struct Transform {
 }
 
 impl Transform {
-    /// Crops, resizes and perhaps mirrors. The flip is drawn first and always, so flips do not depend on the crop, nor crops
-    /// on whether there are flips.
+    /// Crops, resizes and perhaps mirrors.
     pub fn train(&self, image: &Image, rng: &mut Rng) -> Image {
-        let flipped = rng.next_u32() >> 31 == 1 && self.flip;
-        let mut result = match self.crop {
-            Crop::Random => resize_region(image, random_region(image.width, image.height, rng), self.size),
-            Crop::Center | Crop::None => self.eval(image),
-        };
+        let Choice { region, flipped } = self.choose(image.width, image.height, rng);
+        let mut result = self.part(&View::of(image), region);
         if flipped {
             flip_horizontal(&mut result);
         }
@@ -71,12 +64,82 @@ impl Transform {
 
     /// Without randomness: the whole image for [`Crop::None`], else the short side resized and the center kept.
     pub fn eval(&self, image: &Image) -> Image {
-        let whole = Region { left: 0, top: 0, width: image.width, height: image.height };
-        match self.crop {
-            Crop::None => resize_region(image, whole, self.size),
-            Crop::Random | Crop::Center => resize_center(image, self.size),
+        self.part(&View::of(image), None)
+    }
+
+    /// Draws what is to become of an image. The flip is drawn first and always, so flips do not depend on the crop, nor crops on
+    /// whether there are flips.
+    pub(super) fn choose(&self, width: usize, height: usize, rng: &mut Rng) -> Choice {
+        let flipped = rng.next_u32() >> 31 == 1 && self.flip;
+        let region = (self.crop == Crop::Random).then(|| random_region(width, height, rng));
+        Choice { region, flipped }
+    }
+
+    /// How many pixels of a file, along both sides, may become one when it is decoded.
+    pub(super) fn scale(&self, _width: usize, _height: usize) -> usize {
+        1
+    }
+
+    /// A region of the image, or what evaluation sees of it, at the target's size.
+    pub(super) fn part(&self, image: &View, region: Option<Region>) -> Image {
+        let (height, width) = self.size;
+        match (region, self.crop) {
+            (Some(region), _) => resize_region(image, region, self.size),
+            (None, Crop::None) => resize_region(image, Region::whole(image.width, image.height), self.size),
+            (None, Crop::Random | Crop::Center) => {
+                let (full, window) = center((image.width, image.height), (height, width));
+                resize_window(image, full, window)
+            }
         }
     }
+
+    /// The same as two axes; `size` is the image's width and height.
+    pub(super) fn axes(&self, (width, height): (usize, usize), region: Option<Region>) -> (Axis, Axis) {
+        let along = |start: usize, length: usize, count: usize| Axis {
+            start: start as f64,
+            scale: length as f64 / count as f64,
+            bounds: (start, start + length),
+            count,
+        };
+        let Region { left, top, width: seen_width, height: seen_height } = match (region, self.crop) {
+            (Some(region), _) => region,
+            (None, Crop::None) => Region::whole(width, height),
+            (None, Crop::Random | Crop::Center) => {
+                let (full, window) = center((width, height), self.size);
+                let along = |start: usize, count: usize, full: usize, length: usize| {
+                    let scale = length as f64 / full as f64;
+                    Axis { start: start as f64 * scale, scale, bounds: (0, length), count }
+                };
+                let x = along(window.left, window.width, full.1, width);
+                return (x, along(window.top, window.height, full.0, height));
+            }
+        };
+        (along(left, seen_width, self.size.1), along(top, seen_height, self.size.0))
+    }
+}
+
+/// What is drawn for an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Choice {
+    /// The part to crop; `None` is what evaluation sees.
+    pub region: Option<Region>,
+    pub flipped: bool,
+}
+
+/// torchvision's `Resize` and `CenterCrop`, without resizing what the crop would throw away: the size (height, width) of the whole
+/// image after resizing, and the part of it that is kept. In the original its borders are fractional, and the kernel may look
+/// beyond them.
+fn center((image_width, image_height): (usize, usize), (height, width): (usize, usize)) -> ((usize, usize), Region) {
+    let (image_width, image_height) = (image_width as f64, image_height as f64);
+    // The side that fits exactly, and the other, truncated as torchvision does.
+    let (full_width, full_height) = if width as f64 * image_height >= height as f64 * image_width {
+        (width, ((width as f64 * image_height / image_width) as usize).max(height))
+    } else {
+        (((height as f64 * image_width / image_height) as usize).max(width), height)
+    };
+    let center = |full: usize, kept: usize| ((full - kept) as f64 / 2.0).round_ties_even() as usize;
+    let (left, top) = (center(full_width, width), center(full_height, height));
+    ((full_height, full_width), Region { left, top, width, height })
 }
 
 /// Writes `(x / 255 − mean) / std` channel by channel: `[H, W, C]` bytes → `[C, H, W]` in `out`, which must have that length.
@@ -92,15 +155,6 @@ pub fn normalize_into(image: &Image, normalization: &Normalization, out: &mut [f
             *out = table[usize::from(value)];
         }
     }
-}
-
-/// A rectangle of whole pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Region {
-    pub left: usize,
-    pub top: usize,
-    pub width: usize,
-    pub height: usize,
 }
 
 /// torchvision's `RandomResizedCrop.get_params`: ten tries, then the largest central crop of an allowed ratio.
@@ -126,94 +180,6 @@ fn random_region(image_width: usize, image_height: usize, rng: &mut Rng) -> Regi
         (image_width, image_height)
     };
     Region { left: (image_width - width) / 2, top: (image_height - height) / 2, width, height }
-}
-
-/// Cuts `region` out and resizes it; what lies outside has no influence, as when the crop is made first.
-fn resize_region(image: &Image, region: Region, (height, width): (usize, usize)) -> Image {
-    let Region { left, top, width: region_width, height: region_height } = region;
-    let rows = convolve(image, (region_height, width), |source, target, resizer| {
-        let cut = CroppedImage::new(source, left as u32, top as u32, region_width as u32, region_height as u32)
-            .expect("the region lies within the image");
-        resizer.resize(&cut, target, &bicubic())
-    });
-    convolve(&rows, (height, width), |source, target, resizer| resizer.resize(source, target, &bicubic()))
-}
-
-/// torchvision's `Resize` and `CenterCrop`, without resizing what the crop would throw away: the resized image's center is a
-/// rectangle with fractional borders in the original, and the kernel may look beyond it.
-fn resize_center(image: &Image, (height, width): (usize, usize)) -> Image {
-    let (image_width, image_height) = (image.width as f64, image.height as f64);
-    // The side that fits exactly, and the other, truncated as torchvision does.
-    let (full_width, full_height) = if width as f64 * image_height >= height as f64 * image_width {
-        (width, ((width as f64 * image_height / image_width) as usize).max(height))
-    } else {
-        (((height as f64 * image_width / image_height) as usize).max(width), height)
-    };
-    let center = |full: usize, kept: usize| ((full - kept) as f64 / 2.0).round_ties_even() as usize;
-    let (left, top) = (center(full_width, width), center(full_height, height));
-    resize_window(image, (full_height, full_width), Region { left, top, width, height })
-}
-
-/// The part `window` of the image resized to `full` (height, width), without computing the rest.
-pub(super) fn resize_window(image: &Image, full: (usize, usize), window: Region) -> Image {
-    let Region { left, top, width, height } = window;
-    // Offset and length, in the original, of the `kept` pixels of `full` from `start` on.
-    let span = |full: usize, start: usize, kept: usize, original: usize| {
-        let scale = original as f64 / full as f64;
-        let offset = start as f64 * scale;
-        (offset, (kept as f64 * scale).min(original as f64 - offset))
-    };
-    let (left, crop_width) = span(full.1, left, width, image.width);
-    let (top, crop_height) = span(full.0, top, height, image.height);
-    let rows = convolve(image, (image.height, width), |source, target, resizer| {
-        resizer.resize(source, target, &bicubic().crop(left, 0.0, crop_width, image.height as f64))
-    });
-    convolve(&rows, (height, width), |source, target, resizer| {
-        resizer.resize(source, target, &bicubic().crop(0.0, top, width as f64, crop_height))
-    })
-}
-
-fn bicubic() -> ResizeOptions {
-    // Two or four channels are channels here, not color and alpha.
-    ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).use_alpha(false)
-}
-
-thread_local! {
-    /// Holds buffers between calls.
-    static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
-}
-
-/// Runs `run` on views of the image and of a new one of the given size; more than 4 channels go one by one.
-fn convolve<F>(image: &Image, (height, width): (usize, usize), run: F) -> Image
-where
-    F: Fn(&ImageRef, &mut Target, &mut Resizer) -> Result<(), ResizeError>,
-{
-    let convolved = |pixels: &[u8], pixel_type: PixelType| {
-        let source = ImageRef::new(image.width as u32, image.height as u32, pixels, pixel_type)
-            .expect("an image has height · width · channels bytes");
-        let mut target = Target::new(width as u32, height as u32, pixel_type);
-        RESIZER
-            .with_borrow_mut(|resizer| run(&source, &mut target, resizer))
-            .expect("crops lie within the image, and both pixel types are the same");
-        target.into_vec()
-    };
-    let channels = image.channels;
-    let pixels = match channels {
-        1 => convolved(&image.pixels, PixelType::U8),
-        2 => convolved(&image.pixels, PixelType::U8x2),
-        3 => convolved(&image.pixels, PixelType::U8x3),
-        4 => convolved(&image.pixels, PixelType::U8x4),
-        _ => {
-            let mut pixels = vec![0; width * height * channels];
-            for channel in 0..channels {
-                let plane: Vec<u8> = image.pixels[channel..].iter().step_by(channels).copied().collect();
-                let plane = convolved(&plane, PixelType::U8);
-                pixels[channel..].iter_mut().step_by(channels).zip(plane).for_each(|(to, from)| *to = from);
-            }
-            pixels
-        }
-    };
-    Image { width, height, channels, pixels }
 }
 
 pub(super) fn flip_horizontal(image: &mut Image) {

@@ -36,12 +36,15 @@ pub struct Cache<T> {
 
 struct Budget {
     used_bytes: AtomicU64,
-    limit_bytes: u64,
+    limit_bytes: AtomicU64,
 }
 
 impl<T: Weight> Cache<T> {
     pub fn new(slots: usize, limit_bytes: u64) -> Self {
-        Self::within(slots, Arc::new(Budget { used_bytes: AtomicU64::new(0), limit_bytes }))
+        Self::within(
+            slots,
+            Arc::new(Budget { used_bytes: AtomicU64::new(0), limit_bytes: AtomicU64::new(limit_bytes) }),
+        )
     }
 
     /// A cache that shares the byte limit of another.
@@ -50,8 +53,17 @@ impl<T: Weight> Cache<T> {
     }
 
     fn within(slots: usize, budget: Arc<Budget>) -> Self {
-        let slots = if budget.limit_bytes == 0 { 0 } else { slots };
+        let slots = if budget.limit_bytes.load(Ordering::Relaxed) == 0 { 0 } else { slots };
         Self { slots: (0..slots).map(|_| OnceLock::new()).collect(), budget }
+    }
+
+    /// Changes the limit; what is in memory stays.
+    pub fn set_limit_bytes(&self, limit_bytes: u64) {
+        self.budget.limit_bytes.store(limit_bytes, Ordering::Relaxed);
+    }
+
+    fn limit_bytes(&self) -> u64 {
+        self.budget.limit_bytes.load(Ordering::Relaxed)
     }
 
     /// What is in a slot.
@@ -59,9 +71,10 @@ impl<T: Weight> Cache<T> {
         self.slots.get(index).and_then(OnceLock::get).cloned()
     }
 
-    /// What is in its slot, or comes from `load`, kept if it still fits.
-    pub fn get_or_load(&self, index: usize, load: impl FnOnce() -> Result<T, String>) -> Loaded<T> {
-        self.get(index).unwrap_or_else(|| self.keep(index, load()))
+    /// Whether something of so many bytes would be kept.
+    pub fn has_room_for(&self, index: usize, bytes: u64) -> bool {
+        let used = self.budget.used_bytes.load(Ordering::Relaxed);
+        used + bytes <= self.limit_bytes() && self.slots.get(index).is_some_and(|slot| slot.get().is_none())
     }
 
     /// Keeps what was loaded if it still fits and the slot is free.
@@ -71,7 +84,7 @@ impl<T: Weight> Cache<T> {
         let bytes = loaded.as_ref().map_or(0, |value| value.bytes());
         let before = self.budget.used_bytes.fetch_add(bytes, Ordering::Relaxed);
         // Two threads may load the same image; the second gives its share back.
-        if before + bytes > self.budget.limit_bytes || slot.set(loaded.clone()).is_err() {
+        if before + bytes > self.limit_bytes() || slot.set(loaded.clone()).is_err() {
             self.budget.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
         loaded
@@ -88,9 +101,10 @@ mod tests {
         let mut loads = 0;
         for round in 0..3 {
             for i in 0..4 {
-                let image = cache.get_or_load(i, || {
+                let image = cache.get(i).unwrap_or_else(|| {
+                    assert_eq!(cache.has_room_for(i, 100), loads < 2);
                     loads += 1;
-                    Ok(Image::filled(10, 10, 1, i as u8))
+                    cache.keep(i, Ok(Image::filled(10, 10, 1, i as u8)))
                 });
                 assert_eq!(image.unwrap().pixels[0], i as u8, "round {round}");
             }
@@ -100,11 +114,11 @@ mod tests {
 
     #[test]
     fn failures_are_kept_and_no_limit_is_no_cache() {
-        let cache = Cache::new(1, 10);
-        assert!(cache.get_or_load(0, || Err("no".into())).is_err());
-        assert!(cache.get_or_load(0, || Ok(Image::filled(1, 1, 1, 0))).is_err());
+        let cache = Cache::<Image>::new(1, 10);
+        assert!(cache.keep(0, Err("no".into())).is_err());
+        assert!(cache.get(0).is_some_and(|kept| kept.is_err()) && !cache.has_room_for(0, 1));
         let none = Cache::<Image>::new(1, 0);
-        assert!(none.get_or_load(0, || Err("no".into())).is_err());
-        assert!(none.get_or_load(0, || Ok(Image::filled(1, 1, 1, 0))).is_ok());
+        assert!(none.keep(0, Err("no".into())).is_err() && none.get(0).is_none() && !none.has_room_for(0, 0));
+        assert!(none.keep(0, Ok(Image::filled(1, 1, 1, 0))).is_ok());
     }
 }

@@ -7,67 +7,26 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
-use super::cache::{Cache, Loaded};
+use super::cache::Cache;
 use super::classes::ClassTable;
+use super::decode::{Baseline, decode_as};
 use super::error::DataError;
-use super::folder::{Folder, FolderSpec};
 use super::image::Image;
 use super::mask::Mask;
 use super::normalization::{Normalization, SAMPLE};
-use super::pairs::{self, Pairs, PairsSpec};
-use super::shards::{Shards, ShardsSpec};
+use super::picture::Picture;
 use super::skips::SkipLog;
-use super::source::{Source, Wirebond};
+use super::source::Source;
+use super::spec::Spec;
 use crate::random::{Key, Stream, hash_name};
 
 /// How many bytes of decoded images a dataset keeps, unless told otherwise: 1 GiB.
 pub const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
-
-/// What a script asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Spec {
-    /// Images alone, unless the folder has the layout of ADE20K or CamVid.
-    Folder(PathBuf),
-    /// Images as they are asked for.
-    Images(FolderSpec),
-    /// Images in archives that are named one by one.
-    Shards(ShardsSpec),
-    /// Images and masks.
-    Pairs(PairsSpec),
-    Wirebond {
-        size: usize,
-        count: usize,
-        seed: u64,
-    },
-}
-
-impl Spec {
-    /// The names of the generated data sets.
-    pub const BUILT_IN: [&str; 1] = ["wirebond"];
-
-    /// The built-in set with its defaults: 2304 images of 128×128, seed 0.
-    pub fn wirebond() -> Self {
-        Self::Wirebond { size: 128, count: 2304, seed: 0 }
-    }
-
-    /// A built-in name or the path of a folder; `./wirebond` is a folder.
-    ///
-    /// Errors: [`DataError::UnknownName`] for a single word that is neither.
-    pub fn parse(text: &str) -> Result<Self, DataError> {
-        if text == "wirebond" {
-            return Ok(Self::wirebond());
-        }
-        let path = Path::new(text);
-        if !text.contains(['/', '\\', '.']) && !path.exists() {
-            return Err(DataError::UnknownName { name: text.into(), known: Self::BUILT_IN.join(", ") });
-        }
-        Ok(Self::Folder(path.to_path_buf()))
-    }
-}
 
 /// The files of a source, or some of them. Clones and views share the source, its cache and its list of skipped files.
 #[derive(Clone)]
@@ -83,10 +42,19 @@ pub struct Dataset {
 
 struct Shared {
     source: Box<dyn Source>,
-    cache: Arc<Cache<Image>>,
+    cache: Arc<Cache<Picture>>,
     /// Within the limit of `cache`.
     masks: Arc<Cache<Mask>>,
     skips: SkipLog,
+    /// Which files [`Baseline`](super::decode::Baseline) has read to their end.
+    sound: Box<[AtomicBool]>,
+}
+
+/// What an image is made from.
+pub(super) struct Stores<'a> {
+    pub source: &'a dyn Source,
+    pub cache: &'a Cache<Picture>,
+    pub sound: &'a [AtomicBool],
 }
 
 struct Statistics {
@@ -108,21 +76,7 @@ impl Dataset {
 
     /// Opens; at most `cache_bytes` of decoded images are kept in memory. No result depends on them.
     pub fn open_with_cache(spec: &Spec, cache_bytes: u64) -> Result<Self, DataError> {
-        match *spec {
-            Spec::Folder(ref path) => match pairs::recognize(path)? {
-                Some(known) => Self::from_source(Box::new(known), cache_bytes),
-                None => Self::from_source(images(&FolderSpec::new(path))?, cache_bytes),
-            },
-            Spec::Images(ref spec) => Self::from_source(images(spec)?, cache_bytes),
-            Spec::Shards(ref spec) => Self::from_source(Box::new(Shards::open(spec)?), cache_bytes),
-            Spec::Pairs(ref spec) => Self::from_source(Box::new(Pairs::open(spec)?), cache_bytes),
-            Spec::Wirebond { size, count, seed } => {
-                if !(16..=2048).contains(&size) {
-                    return Err(DataError::range("size", "16 to 2048 pixels", size));
-                }
-                Self::from_source(Box::new(Wirebond::new(size, count, seed)), cache_bytes)
-            }
-        }
+        Self::from_source(spec.open()?, cache_bytes)
     }
 
     /// Any source. With a prescribed layout, the dataset is its training part, and [`split`](Self::split) gives the other.
@@ -136,8 +90,15 @@ impl Dataset {
         };
         let cache = Cache::new(source.len(), cache_bytes);
         let masks = Cache::beside(if source.has_masks() { source.len() } else { 0 }, &cache);
-        let shared = Shared { cache: Arc::new(cache), masks: Arc::new(masks), skips: SkipLog::default(), source };
+        let sound = (0..source.len()).map(|_| AtomicBool::new(false)).collect();
+        let (cache, masks) = (Arc::new(cache), Arc::new(masks));
+        let shared = Shared { cache, masks, skips: SkipLog::default(), sound, source };
         Ok(Self { shared: Arc::new(shared), statistics: Statistics::of(&files), files, val })
+    }
+
+    /// Keeps at most so many bytes of decoded images in memory, from now on; those that are there stay. No result depends on it.
+    pub fn limit_cache(&self, limit_bytes: u64) {
+        self.shared.cache.set_limit_bytes(limit_bytes);
     }
 
     /// Tells whether the files of two datasets that were opened alike are the same: by names, sizes and times.
@@ -215,15 +176,20 @@ impl Dataset {
     pub fn load_pair(&self, index: usize) -> Result<(Arc<Image>, Arc<Mask>), String> {
         let Shared { source, cache, masks, .. } = &*self.shared;
         let index = self.files[index] as usize;
-        match (cache.get(index), masks.get(index)) {
+        let image = cache.get(index).and_then(|picture| match &*picture.ok()? {
+            Picture::Pixels(image) => Some(image.clone()),
+            Picture::Planes(_) => None,
+        });
+        match (image, masks.get(index)) {
             (_, Some(Err(reason))) => Err(reason.to_string()),
-            (Some(Ok(image)), Some(Ok(mask))) => Ok((image, mask)),
+            (Some(image), Some(Ok(mask))) => Ok((image, mask)),
             _ => {
                 let (image, mask) = source.load_pair(index).inspect_err(|reason| {
                     // The image alone may still be readable.
                     let _ = masks.keep(index, Err(reason.clone()));
                 })?;
-                let image = cache.keep(index, Ok(image)).map_err(|reason| reason.to_string())?;
+                let image = Arc::new(image);
+                cache.keep(index, Ok(Picture::Pixels(image.clone()))).map_err(|reason| reason.to_string())?;
                 Ok((image, masks.keep(index, Ok(mask)).map_err(|reason| reason.to_string())?))
             }
         }
@@ -339,14 +305,35 @@ impl Dataset {
         }
     }
 
-    /// Loads past the cache, for callers with a cache of their own.
-    pub(super) fn load_uncached(&self, index: usize) -> Result<Image, String> {
-        self.shared.source.load(self.files[index] as usize)
+    /// The file of the `index`-th image of this view.
+    pub(super) fn file(&self, index: usize) -> usize {
+        self.files[index] as usize
     }
 
-    fn load_file(&self, file: u32) -> Loaded {
+    pub(super) fn stores(&self) -> Stores<'_> {
+        Stores { source: &*self.shared.source, cache: &self.shared.cache, sound: &self.shared.sound }
+    }
+
+    fn load_file(&self, file: u32) -> Result<Arc<Image>, Arc<str>> {
         let index = file as usize;
-        self.shared.cache.get_or_load(index, || self.shared.source.load(index))
+        let Shared { source, cache, .. } = &*self.shared;
+        if let Some(kept) = cache.get(index)
+            && let Picture::Pixels(image) = &*kept?
+        {
+            return Ok(image.clone());
+        }
+        let bytes = source.bytes(index).transpose();
+        // The cache holds such a file as planes, for batches, or not at all.
+        let as_planes = matches!(&bytes, Ok(Some(bytes)) if Baseline::new(bytes).is_some());
+        let image = bytes.and_then(|bytes| match bytes {
+            Some(bytes) => decode_as(&bytes, source.channels()).map_err(|error| error.to_string()),
+            None => source.load(index),
+        });
+        let image = image.map(Arc::new);
+        if !as_planes || image.is_err() {
+            let _ = cache.keep(index, image.clone().map(Picture::Pixels));
+        }
+        image.map_err(Into::into)
     }
 
     /// The statistics of a part of this view: its own, unless this view's are not of its own files.
@@ -370,18 +357,6 @@ impl Dataset {
             Arc::from(files)
         };
         (in_order(&ranked[..count]), in_order(&ranked[count..]))
-    }
-}
-
-/// A folder of images; or, where that has none or is a file, archives of them.
-fn images(spec: &FolderSpec) -> Result<Box<dyn Source>, DataError> {
-    let none = match Folder::open_as(spec) {
-        Err(err @ (DataError::NoImages { .. } | DataError::NotAFolder { .. })) => err,
-        opened => return Ok(Box::new(opened?)),
-    };
-    match Shards::open(&ShardsSpec { archives: vec![spec.path.clone()], images: spec.clone() }) {
-        Err(DataError::NoArchives { .. }) => Err(none),
-        opened => Ok(Box::new(opened?)),
     }
 }
 
@@ -480,14 +455,5 @@ mod tests {
         let again = shades(10);
         again.restore_skipped(&[list.clone(), vec![("gone".into(), "x".into())]].concat());
         assert_eq!(again.skipped(), list);
-    }
-
-    #[test]
-    fn specs_are_names_or_paths() {
-        assert_eq!(Spec::parse("wirebond").unwrap(), Spec::wirebond());
-        assert_eq!(Spec::parse("./wirebond").unwrap(), Spec::Folder("./wirebond".into()));
-        let error = Spec::parse("wirebnd").unwrap_err().to_string();
-        assert_eq!(error, "no folder and no built-in data set is named \"wirebnd\"; built in: wirebond");
-        assert!(Dataset::open(&Spec::Wirebond { size: 4096, count: 1, seed: 0 }).is_err());
     }
 }

@@ -16,3 +16,19 @@ impl Image {
         Self { width, height, channels, pixels: vec![value; width * height * channels] }
     }
 }
+
+/// A rectangle of whole pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    pub left: usize,
+    pub top: usize,
+    pub width: usize,
+    pub height: usize,
+}
+
+impl Region {
+    /// All of a picture.
+    pub fn whole(width: usize, height: usize) -> Self {
+        Self { left: 0, top: 0, width, height }
+    }
+}

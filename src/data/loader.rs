@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::augment::{Crop, Transform, normalize_into};
+use super::augment::{Crop, Transform};
 use super::dataset::{Dataset, Skip};
 use super::error::DataError;
 use super::normalization::Normalization;
@@ -322,8 +322,8 @@ impl Plan {
     fn load_into(&self, file: usize, rng: &mut Rng, (out, mask): (&mut [f32], &mut [u8])) -> Result<(), String> {
         let LoaderConfig { image_size: size, crop, flip, .. } = self.config;
         let Some(pairs) = &self.pairs else {
-            let image = self.dataset.load(file)?;
-            normalize_into(&Transform { size, crop, flip }.train(&image, rng), &self.normalization, out);
+            let part = self.dataset.train_part(file, &Transform { size, crop, flip }, rng)?;
+            part.write(&self.normalization, out);
             return Ok(());
         };
         let (image, labels) = self.dataset.load_pair(file)?;

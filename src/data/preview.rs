@@ -2,11 +2,11 @@
 
 use image::{ImageFormat, RgbImage};
 
-use super::augment::{Region, resize_window};
 use super::classes::{BACKGROUND, IGNORE};
 use super::dataset::Dataset;
 use super::error::DataError;
-use super::image::Image;
+use super::image::{Image, Region};
+use super::resize::{View, resize_window};
 
 /// Images on a sheet, and in a row of it.
 const IMAGES: usize = 16;
@@ -81,7 +81,7 @@ fn small(image: &Image) -> Image {
     let scale = TILE as f64 / image.width.max(image.height).max(1) as f64;
     let side = |side: usize| ((side as f64 * scale).round() as usize).max(1);
     let (width, height) = (side(image.width), side(image.height));
-    resize_window(image, (height, width), Region { left: 0, top: 0, width, height })
+    resize_window(&View::of(image), (height, width), Region { left: 0, top: 0, width, height })
 }
 
 /// In RGB; of an image that is neither gray nor RGB, each channel in gray.
@@ -133,8 +133,8 @@ fn paste(sheet: &mut RgbImage, tile: &Image, left: usize, top: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::dataset::Spec;
     use crate::data::decode::decode;
+    use crate::data::spec::Spec;
 
     #[test]
     fn a_sheet_is_a_readable_png() {

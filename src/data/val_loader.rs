@@ -5,13 +5,13 @@ use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
-use super::augment::{Crop, Transform, normalize_into};
+use super::augment::{Crop, Transform};
 use super::dataset::{Dataset, Skip};
 use super::error::DataError;
-use super::image::Image;
 use super::loader::{Batch, check_eval_edge, check_image_size, pixels_per_image};
 use super::normalization::Normalization;
 use super::pass::PairPass;
+use super::picture::Part;
 use super::prefetch::{Prefetch, pool};
 use super::segment::Segmentation;
 use crate::libtorch::buffer::Buffer;
@@ -163,7 +163,7 @@ struct Plan {
     transform: Transform,
     normalization: Normalization,
     /// One slot per file if all fit, else none. Bytes are kept rather than numbers: a quarter of the memory.
-    kept: Vec<OnceLock<Result<Image, String>>>,
+    kept: Vec<OnceLock<Result<Part, String>>>,
     /// Images are taken whole, by [`PairPass`].
     whole: Option<Segmentation>,
 }
@@ -206,12 +206,12 @@ impl Plan {
         match self.kept.get(index) {
             Some(slot) => {
                 // Past the dataset's cache: keeping an image twice gains nothing.
-                let made = slot.get_or_init(|| Ok(self.transform.eval(&self.dataset.load_uncached(index)?)));
-                normalize_into(made.as_ref().map_err(|reason| failed(reason.clone()))?, &self.normalization, out);
+                let made = slot.get_or_init(|| self.dataset.eval_part(index, &self.transform, false));
+                made.as_ref().map_err(|reason| failed(reason.clone()))?.write(&self.normalization, out);
             }
             None => {
-                let image = self.dataset.load(index).map_err(failed)?;
-                normalize_into(&self.transform.eval(&image), &self.normalization, out);
+                let part = self.dataset.eval_part(index, &self.transform, true).map_err(failed)?;
+                part.write(&self.normalization, out);
             }
         }
         Ok(())

@@ -18,12 +18,14 @@ use image::{ColorType, ImageDecoder, Limits};
 
 use super::image::Image;
 
+mod baseline;
 mod jpeg;
 mod mask;
 mod npy;
 mod raster;
 mod tiff;
 
+pub(super) use baseline::Baseline;
 pub use mask::{RawMask, Samples, decode_mask};
 
 /// Pictures with more pixels are refused before memory is taken for them: Pillow's limit against decompression bombs.

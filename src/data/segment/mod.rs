@@ -10,11 +10,12 @@ mod jitter;
 
 use serde::{Deserialize, Serialize};
 
-use super::augment::{Region, flip_horizontal, normalize_into, resize_window};
+use super::augment::{flip_horizontal, normalize_into};
 use super::classes::IGNORE;
-use super::image::Image;
+use super::image::{Image, Region};
 use super::mask::Mask;
 use super::normalization::Normalization;
+use super::resize::{View, resize_window};
 use crate::random::Rng;
 
 pub use jitter::Jitter;
@@ -59,7 +60,7 @@ impl Segmentation {
                 break;
             }
         }
-        let mut image = resize_window(image, full, place.window);
+        let mut image = resize_window(&View::of(image), full, place.window);
         if self.jitter.is_some() {
             change.apply(&mut image);
         }
@@ -80,7 +81,7 @@ impl Segmentation {
         if (height, width) == (image.height, image.width) {
             return image.clone();
         }
-        resize_window(image, (height, width), Region { left: 0, top: 0, width, height })
+        resize_window(&View::of(image), (height, width), Region { left: 0, top: 0, width, height })
     }
 }
 
@@ -228,9 +229,9 @@ mod tests {
     fn a_window_is_a_part_of_the_whole() {
         let image = gradient(90, 70, 3);
         let full = (133, 171);
-        let whole = resize_window(&image, full, Region { left: 0, top: 0, width: 171, height: 133 });
+        let whole = resize_window(&View::of(&image), full, Region { left: 0, top: 0, width: 171, height: 133 });
         let window = Region { left: 31, top: 60, width: 64, height: 48 };
-        let part = resize_window(&image, full, window);
+        let part = resize_window(&View::of(&image), full, window);
         for (y, row) in part.pixels.chunks_exact(64 * 3).enumerate() {
             let start = ((y + 60) * 171 + 31) * 3;
             for (a, b) in row.iter().zip(&whole.pixels[start..]) {

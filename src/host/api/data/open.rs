@@ -34,15 +34,21 @@ pub fn named(ctx: &NativeCallContext, text: &str) -> ScriptResult<DatasetHandle>
 /// By options: the keys tell which kind of dataset it is.
 pub fn by_options(ctx: &NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
     let has = |key: &str| spec.contains_key(key);
-    if has("shards") && (has("images") || has("masks") || has("classes")) {
+    let is_pairs = has("images") || has("masks");
+    if has("shards") && (is_pairs || has("classes")) {
         let problem = "data::open: masks are read from folders, not from shards: unpack the archives";
         return Err(script_error(ctx, problem));
     }
-    if has("images") || has("masks") { pairs(ctx, spec) } else { images(ctx, spec) }
+    let mut options = OptionMap::new(ctx, "data::open", spec);
+    let cache = options.get::<Bytes>("cache")?;
+    let dataset = if is_pairs { pairs(ctx, options)? } else { images(ctx, options)? };
+    if let Some(Bytes(limit)) = cache {
+        dataset.0.limit_cache(limit);
+    }
+    Ok(dataset)
 }
 
-fn images(ctx: &NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
-    let mut options = OptionMap::new(ctx, "data::open", spec);
+fn images(ctx: &NativeCallContext, mut options: OptionMap) -> ScriptResult<DatasetHandle> {
     let (folder, name) = (options.get::<String>("folder")?, options.get::<String>("name")?);
     let archives = options.get::<shards::Paths>("shards")?;
     let Spec::Wirebond { size, count, seed } = Spec::wirebond() else { unreachable!("wirebond() is a Wirebond") };
@@ -94,9 +100,8 @@ fn images(ctx: &NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
     }
 }
 
-fn pairs(ctx: &NativeCallContext, spec: Map) -> ScriptResult<DatasetHandle> {
+fn pairs(ctx: &NativeCallContext, mut options: OptionMap) -> ScriptResult<DatasetHandle> {
     let session = Session::of(ctx);
-    let mut options = OptionMap::new(ctx, "data::open", spec);
     let folder =
         |text: String| -> ScriptResult<PathBuf> { session.readable(&text).map_err(|err| script_error(ctx, err)) };
     let train = Folders { images: folder(options.need("images")?)?, masks: folder(options.need("masks")?)? };
@@ -117,6 +122,28 @@ fn channels(options: &mut OptionMap) -> ScriptResult<Option<usize>> {
     match options.count("channels")? {
         Some(n) if !(1..=3).contains(&n) => Err(options.error(format!("channels: expected 1, 2 or 3, got {n}"))),
         n => Ok(n.map(|n| n as usize)),
+    }
+}
+
+/// An amount of memory.
+struct Bytes(u64);
+
+impl FromOption for Bytes {
+    const EXPECTED: &'static str = "bytes, or an amount such as \"500 MiB\" or \"2 GiB\"";
+    fn from_option(value: Dynamic) -> Option<Self> {
+        if let Ok(bytes) = value.as_int() {
+            return u64::try_from(bytes).ok().map(Self);
+        }
+        let text = value.into_string().ok()?;
+        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        let unit = match unit.trim() {
+            "MiB" => 1_u64 << 20,
+            "GiB" => 1 << 30,
+            "TiB" => 1 << 40,
+            _ => return None,
+        };
+        let bytes = number.parse::<f64>().ok()? * unit as f64;
+        Some(Self(bytes as u64))
     }
 }
 

@@ -1,0 +1,124 @@
+//! The way of one image into a batch: from memory, or from as much of its file as is needed.
+//!
+//! A JPEG that [`Baseline`] takes becomes planes at a scale that the file's size and the transform decide, so that what is in memory
+//! changes no pixel. While there is room for all of it in the cache it is decoded whole and kept; otherwise only the window of the
+//! crop is. The first time, a file is read to its end in any case: which decoder it belongs to, or that it is damaged, must
+//! not depend on the crop.
+
+use std::cell::RefCell;
+use std::sync::atomic::Ordering;
+
+use super::augment::{Choice, Crop, Transform};
+use super::dataset::Dataset;
+use super::decode::{Baseline, decode_as};
+use super::image::Region;
+use super::normalization::Normalization;
+use super::picture::{Part, Picture};
+use super::planes::Planes;
+use crate::random::Rng;
+
+thread_local! {
+    /// Planes that are no longer needed, for the next image's.
+    static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Dataset {
+    /// The `region` of the `index`-th image at height and width `size`, or its center if there is none, as batches have it before they are
+    /// normalized: `[C, H, W]`, 0 to 255.
+    pub fn part(&self, index: usize, region: Option<Region>, size: (usize, usize)) -> Result<Vec<f32>, String> {
+        let transform = Transform { size, crop: Crop::Center, flip: false };
+        let part = self.fetch(index, &transform, false, |_, _| Choice { region, flipped: false })?;
+        let channels = self.channels();
+        let bytes = Normalization { mean: vec![0.0; channels], std: vec![1.0 / 255.0; channels] };
+        let mut out = vec![0.0; channels * size.0 * size.1];
+        part.write(&bytes, &mut out);
+        Ok(out)
+    }
+
+    /// The `index`-th image of this view for training: its draws are those of `rng`, from where it stands.
+    pub(super) fn train_part(&self, index: usize, transform: &Transform, rng: &Rng) -> Result<Part, String> {
+        self.fetch(index, transform, true, |width, height| transform.choose(width, height, &mut rng.clone()))
+    }
+
+    /// The same for evaluation; `keep` says whether the cache is to keep the image.
+    pub(super) fn eval_part(&self, index: usize, transform: &Transform, keep: bool) -> Result<Part, String> {
+        self.fetch(index, transform, keep, |_, _| Choice { region: None, flipped: false })
+    }
+
+    fn fetch(
+        &self,
+        index: usize,
+        transform: &Transform,
+        keep: bool,
+        choose: impl Fn(usize, usize) -> Choice,
+    ) -> Result<Part, String> {
+        let file = self.file(index);
+        let stores = self.stores();
+        let finish = |picture: &Picture, choice: Choice| {
+            let mut part = picture.part(transform, choice.region);
+            if choice.flipped {
+                part.flip();
+            }
+            part
+        };
+        match stores.cache.get(file) {
+            Some(Err(reason)) => return Err(reason.to_string()),
+            Some(Ok(picture)) if picture.is_for(transform) => {
+                let (width, height) = picture.size();
+                return Ok(finish(&picture, choose(width, height)));
+            }
+            _ => {}
+        }
+        let bytes = stores.source.bytes(file).transpose();
+        if let Ok(Some(bytes)) = &bytes
+            && let Some((planes, choice)) = self.planes(file, bytes, transform, keep, &choose)
+        {
+            let picture = Picture::Planes(planes);
+            let part = finish(&picture, choice);
+            if let Picture::Planes(planes) = picture {
+                if keep && planes.is_whole() {
+                    let _ = stores.cache.keep(file, Ok(Picture::Planes(planes)));
+                } else {
+                    BUFFERS.set(planes.planes.into_iter().map(|plane| plane.samples).collect());
+                }
+            }
+            return Ok(part);
+        }
+        let image = bytes.and_then(|bytes| match bytes {
+            Some(bytes) => decode_as(&bytes, self.channels()).map_err(|error| error.to_string()),
+            None => stores.source.load(file),
+        });
+        let picture = image.map(|image| Picture::Pixels(image.into()));
+        let picture = if keep { stores.cache.keep(file, picture) } else { picture.map(Into::into).map_err(Into::into) };
+        let picture = picture.map_err(|reason| reason.to_string())?;
+        let (width, height) = picture.size();
+        Ok(finish(&picture, choose(width, height)))
+    }
+
+    /// As much of a JPEG as is needed; `None` if it is not of the usual kind.
+    fn planes(
+        &self,
+        file: usize,
+        bytes: &[u8],
+        transform: &Transform,
+        keep: bool,
+        choose: impl Fn(usize, usize) -> Choice,
+    ) -> Option<(Planes, Choice)> {
+        let channels = self.channels();
+        let jpeg = Baseline::new(bytes).filter(|_| channels != 2)?;
+        let (width, height) = jpeg.size(1);
+        let scale = transform.scale(width, height);
+        let (width, height) = jpeg.size(scale);
+        let choice = choose(width, height);
+        let whole = Region::whole(width, height);
+        let stores = self.stores();
+        let channels = channels.min(jpeg.channels());
+        let keeps = keep && stores.cache.has_room_for(file, (width * height * channels) as u64);
+        let window = if keeps { whole } else { choice.region.unwrap_or(whole) };
+        let sound = &stores.sound[file];
+        let buffers = if keeps { Vec::new() } else { BUFFERS.take() };
+        let planes = jpeg.decode(scale, window, channels, !sound.load(Ordering::Relaxed), buffers)?;
+        sound.store(true, Ordering::Relaxed);
+        Some((planes, choice))
+    }
+}

@@ -1,6 +1,8 @@
 //! The fused AdamW against PyTorch's plain one over 100 steps (`tests/reference/adamw.py` says with which weights, gradients and
 //! rates).
 
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
+
 use dbp_host::libtorch::{AdamWStep, fused_adamw};
 use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};

@@ -122,7 +122,8 @@ impl Mae {
         let masking = Masking::from_noise(noise, self.config.mask_ratio)?;
         let latent = self.encoder.forward(images, Some(&masking.ids_keep), pass)?;
         let decoded = self.decode(&latent, &masking, pass)?; // [N, L, D']
-        let removed = masking::take(&decoded, &masking.ids_removed)?;
+        let (_, kept) = masking.ids_keep.size2()?;
+        let removed = decoded.f_narrow(1, kept, decoded.size()[1] - kept)?;
         let predicted = self.decoder_pred.forward(&self.decoder_norm.forward(&removed)?, pass)?;
         let target = masking::take(&patch::patchify(images, self.config.encoder.patch_size)?, &masking.ids_removed)?;
         let target = if self.config.norm_pix { normalized(&target)?.0 } else { target };
@@ -137,6 +138,7 @@ impl Mae {
             let masking = Masking::from_noise(&noise, self.config.mask_ratio)?;
             let latent = self.encoder.forward(images, Some(&masking.ids_keep), Pass::EVALUATE)?;
             let decoded = self.decoder_norm.forward(&self.decode(&latent, &masking, Pass::EVALUATE)?)?;
+            let decoded = masking::take(&decoded, &masking.ids_restore)?;
             let mut predicted = self.decoder_pred.forward(&decoded, Pass::EVALUATE)?.f_to_kind(images.kind())?;
             let (p, grid) = (self.config.encoder.patch_size, self.config.encoder.grid());
             let target = patch::patchify(images, p)?;
@@ -183,15 +185,19 @@ impl Mae {
         masking::noise(place, images.size().first().copied().unwrap_or(0), tokens, self.registry.device())
     }
 
-    /// Decoder features of every patch in image order, before the final norm. Shapes: `[N, 1 + K, D]` → `[N, L, D']`.
+    /// Decoder features of every patch, before the final norm, in the order (kept, removed): attention knows a token's place by its
+    /// position alone, so nothing has to be put back in order. Shapes: `[N, 1 + K, D]` → `[N, L, D']`.
     fn decode(&self, latent: &Tensor, masking: &Masking, pass: Pass) -> NnResult<Tensor> {
         let x = self.decoder_embed.forward(latent, pass)?;
-        let (n, seen, _) = x.size3()?;
+        let (n, seen, width) = x.size3()?;
         let tokens = self.config.encoder.patches();
-        let visible = x.f_narrow(1, 1, seen - 1)?;
         let removed = self.mask_token.f_expand([n, tokens + 1 - seen, -1], false)?;
-        let all = masking::take(&Tensor::f_cat(&[visible, removed], 1)?, &masking.ids_restore)?;
-        let mut x = Tensor::f_cat(&[x.f_narrow(1, 0, 1)?, all], 1)?.f_add(&self.decoder_pos_embed)?;
+        let (class, patches) =
+            (self.decoder_pos_embed.f_narrow(1, 0, 1)?, self.decoder_pos_embed.f_narrow(1, 1, tokens)?);
+        let positions = patches.f_view([tokens, width])?.f_index_select(0, &masking.order.f_view([-1])?)?;
+        let positions =
+            Tensor::f_cat(&[class.f_expand([n, -1, -1], false)?, positions.f_view([n, tokens, width])?], 1)?;
+        let mut x = Tensor::f_cat(&[x, removed], 1)?.f_add(&positions)?;
         for block in &self.decoder_blocks {
             x = block.forward(&x, pass)?;
         }

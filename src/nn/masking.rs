@@ -8,6 +8,8 @@ use crate::random::Stream;
 
 /// Which tokens of each image stay. `K = ⌊L · (1 − mask_ratio)⌋`.
 pub struct Masking {
+    /// `[N, L]`, int64: the tokens in the order (kept, removed).
+    pub order: Tensor,
     /// `[N, K]`, int64.
     pub ids_keep: Tensor,
     /// `[N, L − K]`, int64.
@@ -28,6 +30,7 @@ impl Masking {
             ids_keep: shuffled.f_narrow(1, 0, kept)?,
             ids_removed: shuffled.f_narrow(1, kept, tokens - kept)?,
             ids_restore: shuffled.f_argsort_stable(true, 1, false)?,
+            order: shuffled,
         })
     }
 

@@ -14,8 +14,8 @@ use rayon::prelude::*;
 
 use super::cache::Cache;
 use super::classes::ClassTable;
-use super::decode::{Baseline, decode_as};
 use super::error::DataError;
+use super::fetch::Stores;
 use super::folder::{Folder, FolderSpec};
 use super::image::Image;
 use super::mask::Mask;
@@ -94,13 +94,6 @@ struct Shared {
     sound: Box<[AtomicBool]>,
 }
 
-/// What an image is made from.
-pub(super) struct Stores<'a> {
-    pub source: &'a dyn Source,
-    pub cache: &'a Cache<Picture>,
-    pub sound: &'a [AtomicBool],
-}
-
 struct Statistics {
     files: Arc<[u32]>,
     measured: OnceLock<Normalization>,
@@ -152,11 +145,6 @@ impl Dataset {
         let (cache, masks) = (Arc::new(cache), Arc::new(masks));
         let shared = Shared { cache, masks, skips: SkipLog::default(), sound, source };
         Ok(Self { shared: Arc::new(shared), statistics: Statistics::of(&files), files, val })
-    }
-
-    /// Keeps at most so many bytes of decoded images in memory, from now on; those that are there stay. No result depends on it.
-    pub fn limit_cache(&self, limit_bytes: u64) {
-        self.shared.cache.set_limit_bytes(limit_bytes);
     }
 
     /// Tells whether the files of two datasets that were opened alike are the same: by names, sizes and times.
@@ -370,28 +358,6 @@ impl Dataset {
 
     pub(super) fn stores(&self) -> Stores<'_> {
         Stores { source: &*self.shared.source, cache: &self.shared.cache, sound: &self.shared.sound }
-    }
-
-    fn load_file(&self, file: u32) -> Result<Arc<Image>, Arc<str>> {
-        let index = file as usize;
-        let Shared { source, cache, .. } = &*self.shared;
-        if let Some(kept) = cache.get(index)
-            && let Picture::Pixels(image) = &*kept?
-        {
-            return Ok(image.clone());
-        }
-        let bytes = source.bytes(index).transpose();
-        // The cache holds such a file as planes, for batches, or not at all.
-        let as_planes = matches!(&bytes, Ok(Some(bytes)) if Baseline::new(bytes).is_some());
-        let image = bytes.and_then(|bytes| match bytes {
-            Some(bytes) => decode_as(&bytes, source.channels()).map_err(|error| error.to_string()),
-            None => source.load(index),
-        });
-        let image = image.map(Arc::new);
-        if !as_planes || image.is_err() {
-            let _ = cache.keep(index, image.clone().map(Picture::Pixels));
-        }
-        image.map_err(Into::into)
     }
 
     /// The statistics of a part of this view: its own, unless this view's are not of its own files.

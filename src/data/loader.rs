@@ -364,8 +364,7 @@ pub(super) fn pixels_per_image([_, channels, height, width]: [usize; 4]) -> usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Spec;
-    use crate::data::testing::{Shades, gradient, jpeg_bytes, png_bytes, with_exif_orientation};
+    use crate::data::testing::Shades;
 
     fn config(batch: usize, micro_batches: usize, workers: usize) -> LoaderConfig {
         LoaderConfig { batch, micro_batches, image_size: (6, 8), crop: Crop::Random, flip: true, seed: 9, workers }
@@ -473,43 +472,5 @@ mod tests {
         assert!(matches!(error(0, 1), Some(DataError::Range { .. })));
         let loader = Loader::new(shades(8, 0, |_| false), config(4, 2, 1)).unwrap();
         assert!(matches!(loader.micro(0, 2), Err(DataError::Range { .. })));
-    }
-
-    #[test]
-    fn what_is_in_memory_changes_no_bit() {
-        // JPEGs of all kinds, a damaged one, an oriented one, and a PNG.
-        let dir = tempfile::tempdir().unwrap();
-        let samples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/jpeg");
-        for entry in std::fs::read_dir(samples).unwrap() {
-            let path = entry.unwrap().path();
-            std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
-        }
-        let image = gradient(50, 40, 3);
-        let jpeg = jpeg_bytes(&image);
-        std::fs::write(dir.path().join("cut.jpg"), &jpeg[..jpeg.len() * 3 / 4]).unwrap();
-        std::fs::write(dir.path().join("turned.jpg"), with_exif_orientation(&jpeg, 6)).unwrap();
-        std::fs::write(dir.path().join("x.png"), png_bytes(&image)).unwrap();
-        let spec = Spec::Folder(dir.path().into());
-        for crop in [Crop::Random, Crop::Center, Crop::None] {
-            let loader = |cache, workers| {
-                let dataset = Dataset::open_with_cache(&spec, cache).unwrap();
-                assert_eq!(dataset.len(), 14);
-                Loader::new(dataset, LoaderConfig { crop, ..config(14, 1, workers) }).unwrap()
-            };
-            let (none, some, all) = (loader(0, 1), loader(12_000, 3), loader(1 << 30, 2));
-            // From the second epoch on, images come from memory, and files are known to be sound.
-            for step in 0..4 {
-                let expected = none.micro(step, 0).unwrap();
-                assert!(expected.pixels.iter().all(|value| value.is_finite()));
-                assert_eq!(some.micro(step, 0).unwrap(), expected, "{crop:?} {step}");
-                assert_eq!(all.micro(step, 0).unwrap(), expected, "{crop:?} {step}");
-                // One that knows nothing yet.
-                assert_eq!(loader(0, 1).micro(step, 0).unwrap(), expected, "{crop:?} {step}");
-            }
-            assert_eq!(none.dataset().skipped().len(), 1);
-            let partly = some.dataset().clone();
-            partly.limit_cache(0);
-            assert_eq!(some.micro(9, 0).unwrap(), none.micro(9, 0).unwrap());
-        }
     }
 }

@@ -23,7 +23,7 @@ use super::normalization::{Normalization, SAMPLE};
 use super::pairs::{self, Pairs, PairsSpec};
 use super::picture::Picture;
 use super::shards::{Shards, ShardsSpec};
-use super::skips::SkipLog;
+use super::skips::{Skip, SkipLog};
 use super::source::{Source, Wirebond};
 use crate::random::{Key, Stream, hash_name};
 
@@ -399,14 +399,6 @@ fn images(spec: &FolderSpec) -> Result<Box<dyn Source>, DataError> {
 // The micro-batch part of the key keeps the two draws apart; stored runs depend on the numbers.
 const SPLIT: u64 = 0;
 const SUBSET: u64 = 1;
-
-/// One file of a view that could not be read.
-#[derive(Clone, Debug)]
-pub(super) struct Skip {
-    /// Index in the view.
-    pub index: usize,
-    pub reason: String,
-}
 
 impl std::fmt::Debug for Dataset {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

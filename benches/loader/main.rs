@@ -62,6 +62,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     let data = cli.data.canonicalize().map_err(|error| format!("{}: {error}", cli.data.display()))?;
+    dbp_host::libtorch::keep_freed_memory(); // As the program does.
     let open = |cache| Dataset::open_with_cache(&Spec::Folder(data.clone()), cache);
     let bare = open(0)?;
     let mut peer = Peer::start(&cli.python)?;

@@ -14,13 +14,13 @@ use rayon::prelude::*;
 
 use super::cache::Cache;
 use super::classes::ClassTable;
-use super::decode::{Baseline, decode_as};
 use super::error::DataError;
+use super::fetch::Stores;
 use super::image::Image;
 use super::mask::Mask;
 use super::normalization::{Normalization, SAMPLE};
 use super::picture::Picture;
-use super::skips::SkipLog;
+use super::skips::{Skip, SkipLog};
 use super::source::Source;
 use super::spec::Spec;
 use crate::random::{Key, Stream, hash_name};
@@ -48,13 +48,6 @@ struct Shared {
     skips: SkipLog,
     /// Which files [`Baseline`](super::decode::Baseline) has read to their end.
     sound: Box<[AtomicBool]>,
-}
-
-/// What an image is made from.
-pub(super) struct Stores<'a> {
-    pub source: &'a dyn Source,
-    pub cache: &'a Cache<Picture>,
-    pub sound: &'a [AtomicBool],
 }
 
 struct Statistics {
@@ -94,11 +87,6 @@ impl Dataset {
         let (cache, masks) = (Arc::new(cache), Arc::new(masks));
         let shared = Shared { cache, masks, skips: SkipLog::default(), sound, source };
         Ok(Self { shared: Arc::new(shared), statistics: Statistics::of(&files), files, val })
-    }
-
-    /// Keeps at most so many bytes of decoded images in memory, from now on; those that are there stay. No result depends on it.
-    pub fn limit_cache(&self, limit_bytes: u64) {
-        self.shared.cache.set_limit_bytes(limit_bytes);
     }
 
     /// Tells whether the files of two datasets that were opened alike are the same: by names, sizes and times.
@@ -314,28 +302,6 @@ impl Dataset {
         Stores { source: &*self.shared.source, cache: &self.shared.cache, sound: &self.shared.sound }
     }
 
-    fn load_file(&self, file: u32) -> Result<Arc<Image>, Arc<str>> {
-        let index = file as usize;
-        let Shared { source, cache, .. } = &*self.shared;
-        if let Some(kept) = cache.get(index)
-            && let Picture::Pixels(image) = &*kept?
-        {
-            return Ok(image.clone());
-        }
-        let bytes = source.bytes(index).transpose();
-        // The cache holds such a file as planes, for batches, or not at all.
-        let as_planes = matches!(&bytes, Ok(Some(bytes)) if Baseline::new(bytes).is_some());
-        let image = bytes.and_then(|bytes| match bytes {
-            Some(bytes) => decode_as(&bytes, source.channels()).map_err(|error| error.to_string()),
-            None => source.load(index),
-        });
-        let image = image.map(Arc::new);
-        if !as_planes || image.is_err() {
-            let _ = cache.keep(index, image.clone().map(Picture::Pixels));
-        }
-        image.map_err(Into::into)
-    }
-
     /// The statistics of a part of this view: its own, unless this view's are not of its own files.
     fn statistics_for(&self, files: &Arc<[u32]>) -> Arc<Statistics> {
         let own = Arc::ptr_eq(&self.files, &self.statistics.files);
@@ -363,14 +329,6 @@ impl Dataset {
 // The micro-batch part of the key keeps the two draws apart; stored runs depend on the numbers.
 const SPLIT: u64 = 0;
 const SUBSET: u64 = 1;
-
-/// One file of a view that could not be read.
-#[derive(Clone, Debug)]
-pub(super) struct Skip {
-    /// Index in the view.
-    pub index: usize,
-    pub reason: String,
-}
 
 impl std::fmt::Debug for Dataset {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

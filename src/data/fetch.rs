@@ -6,15 +6,18 @@
 //! not depend on the crop.
 
 use std::cell::RefCell;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::augment::{Choice, Crop, Transform};
+use super::cache::Cache;
 use super::dataset::Dataset;
 use super::decode::{Baseline, decode_as};
-use super::image::Region;
+use super::image::{Image, Region};
 use super::normalization::Normalization;
 use super::picture::{Part, Picture};
 use super::planes::Planes;
+use super::source::Source;
 use crate::random::Rng;
 
 thread_local! {
@@ -22,7 +25,42 @@ thread_local! {
     static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// What an image is made from.
+pub(super) struct Stores<'a> {
+    pub source: &'a dyn Source,
+    pub cache: &'a Cache<Picture>,
+    pub sound: &'a [AtomicBool],
+}
+
 impl Dataset {
+    /// Keeps at most so many bytes of decoded images in memory, from now on; those that are there stay. No result depends on it.
+    pub fn limit_cache(&self, limit_bytes: u64) {
+        self.stores().cache.set_limit_bytes(limit_bytes);
+    }
+
+    /// An image as pixels, through the cache where it holds pixels.
+    pub(super) fn load_file(&self, file: u32) -> Result<Arc<Image>, Arc<str>> {
+        let index = file as usize;
+        let Stores { source, cache, .. } = self.stores();
+        if let Some(kept) = cache.get(index)
+            && let Picture::Pixels(image) = &*kept?
+        {
+            return Ok(image.clone());
+        }
+        let bytes = source.bytes(index).transpose();
+        // The cache holds such a file as planes, for batches, or not at all.
+        let as_planes = matches!(&bytes, Ok(Some(bytes)) if Baseline::new(bytes).is_some());
+        let image = bytes.and_then(|bytes| match bytes {
+            Some(bytes) => decode_as(&bytes, source.channels()).map_err(|error| error.to_string()),
+            None => source.load(index),
+        });
+        let image = image.map(Arc::new);
+        if !as_planes || image.is_err() {
+            let _ = cache.keep(index, image.clone().map(Picture::Pixels));
+        }
+        image.map_err(Into::into)
+    }
+
     /// The `region` of the `index`-th image at height and width `size`, or its center if there is none, as batches have it before they are
     /// normalized: `[C, H, W]`, 0 to 255.
     pub fn part(&self, index: usize, region: Option<Region>, size: (usize, usize)) -> Result<Vec<f32>, String> {
@@ -120,5 +158,52 @@ impl Dataset {
         let planes = jpeg.decode(scale, window, channels, !sound.load(Ordering::Relaxed), buffers)?;
         sound.store(true, Ordering::Relaxed);
         Some((planes, choice))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::testing::{gradient, jpeg_bytes, png_bytes, with_exif_orientation};
+    use crate::data::{Loader, LoaderConfig, Spec};
+
+    #[test]
+    fn what_is_in_memory_changes_no_bit() {
+        // JPEGs of all kinds, a damaged one, an oriented one, and a PNG.
+        let dir = tempfile::tempdir().unwrap();
+        let samples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/jpeg");
+        for entry in std::fs::read_dir(samples).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let image = gradient(50, 40, 3);
+        let jpeg = jpeg_bytes(&image);
+        std::fs::write(dir.path().join("cut.jpg"), &jpeg[..jpeg.len() * 3 / 4]).unwrap();
+        std::fs::write(dir.path().join("turned.jpg"), with_exif_orientation(&jpeg, 6)).unwrap();
+        std::fs::write(dir.path().join("x.png"), png_bytes(&image)).unwrap();
+        let spec = Spec::Folder(dir.path().into());
+        for crop in [Crop::Random, Crop::Center, Crop::None] {
+            let loader = |cache, workers| {
+                let dataset = Dataset::open_with_cache(&spec, cache).unwrap();
+                assert_eq!(dataset.len(), 14);
+                let (image_size, seed) = ((6, 8), 9);
+                let config = LoaderConfig { batch: 14, micro_batches: 1, image_size, crop, flip: true, seed, workers };
+                Loader::new(dataset, config).unwrap()
+            };
+            let (none, some, all) = (loader(0, 1), loader(12_000, 3), loader(1 << 30, 2));
+            // From the second epoch on, images come from memory, and files are known to be sound.
+            for step in 0..4 {
+                let expected = none.micro(step, 0).unwrap();
+                assert!(expected.pixels.iter().all(|value| value.is_finite()));
+                assert_eq!(some.micro(step, 0).unwrap(), expected, "{crop:?} {step}");
+                assert_eq!(all.micro(step, 0).unwrap(), expected, "{crop:?} {step}");
+                // One that knows nothing yet.
+                assert_eq!(loader(0, 1).micro(step, 0).unwrap(), expected, "{crop:?} {step}");
+            }
+            assert_eq!(none.dataset().skipped().len(), 1);
+            let partly = some.dataset().clone();
+            partly.limit_cache(0);
+            assert_eq!(some.micro(9, 0).unwrap(), none.micro(9, 0).unwrap());
+        }
     }
 }

@@ -13,11 +13,12 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::augment::{Crop, Transform};
-use super::dataset::{Dataset, Skip};
+use super::dataset::Dataset;
 use super::error::DataError;
 use super::normalization::Normalization;
 use super::prefetch::{Prefetch, pool};
 use super::segment::Segmentation;
+use super::skips::Skip;
 use crate::libtorch::buffer::Buffer;
 use crate::random::{Key, Rng, Stream};
 

@@ -9,6 +9,8 @@
 //! | [`dataset`] | a [`Dataset`]: a view (subset, split) of a source, with one cache and one list of skipped files |
 //! | [`pairs`], [`mask`], [`classes`] | images with masks: which belong together, and what a mask's numbers or colors mean |
 //! | [`normalization`] | means and standard deviations, looked up or measured |
+//! | `fetch`, `picture`, `planes` | the way of an image into a batch: from memory, or as much of a JPEG as its crop needs |
+//! | `resize`, `resample` | Pillow's bicubic resizing, of pixels and of planes |
 //! | [`augment`] | crops, flips and resizing, equal to Pillow's and torchvision's |
 //! | [`labels`] | classes of whole images |
 //! | [`summary`], [`intensity`], [`preview`] | what is in a dataset: numbers, what brightness alone tells, a contact sheet |

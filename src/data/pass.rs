@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::augment::normalize_into;
-use super::dataset::{Dataset, Skip};
+use super::dataset::Dataset;
 use super::image::Image;
 use super::loader::{Batch, pixels_per_image};
 use super::mask::Mask;
 use super::normalization::Normalization;
 use super::segment::Segmentation;
+use super::skips::Skip;
 use super::val_loader::Prepared;
 use crate::libtorch::buffer::Buffer;
 

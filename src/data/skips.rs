@@ -3,6 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// One file of a view that could not be read.
+#[derive(Clone, Debug)]
+pub struct Skip {
+    /// Index in the view.
+    pub index: usize,
+    pub reason: String,
+}
+
 /// So many unreadable files are always tolerated.
 const FREE: usize = 20;
 

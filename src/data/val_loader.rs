@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use rayon::prelude::*;
 
 use super::augment::{Crop, Transform};
-use super::dataset::{Dataset, Skip};
+use super::dataset::Dataset;
 use super::error::DataError;
 use super::loader::{Batch, check_eval_edge, check_image_size, pixels_per_image};
 use super::normalization::Normalization;
@@ -14,6 +14,7 @@ use super::pass::PairPass;
 use super::picture::Part;
 use super::prefetch::{Prefetch, pool};
 use super::segment::Segmentation;
+use super::skips::Skip;
 use crate::libtorch::buffer::Buffer;
 
 /// Cropped and resized images are kept if all of them together take no more than this: 512 MiB.

@@ -2,7 +2,7 @@
 
 use super::bits::Bits;
 use super::header::Component;
-use super::huffman::Symbol;
+use super::huffman::{END, Symbol};
 
 /// Coefficients times divisors: index `8 · v + u` for frequency `u` along x and `v` along y.
 pub type Block = [i16; 64];
@@ -39,7 +39,7 @@ fn read_from(bits: &mut Bits, component: &Component, dc: &mut i32, block: &mut B
                 last = at;
             }
             if at >= 63 {
-                return (at == 63 || at >= super::huffman::END).then_some(last);
+                return (at == 63 || at >= END).then_some(last);
             }
         }
     }
@@ -59,16 +59,19 @@ fn skip_from(bits: &mut Bits, component: &Component, dc: &mut i32) -> Option<()>
     read_dc(bits, component, dc)?;
     let mut at = 0;
     loop {
-        for refill in [false, true] {
-            if refill {
-                bits.refill();
-            }
+        bits.refill();
+        let (several, advance) = component.ac.several(bits);
+        // Behind the last coefficient, what follows is of the next block.
+        if several > 0 && at + advance % END < 63 {
+            bits.take(several);
+            at += advance;
+        } else {
             let symbol = component.ac.look_up(bits)?;
             bits.take(symbol.bits());
             at += symbol.advance();
-            if at >= 63 {
-                return (at == 63 || at >= super::huffman::END).then_some(());
-            }
+        }
+        if at >= 63 {
+            return (at == 63 || at >= END).then_some(());
         }
     }
 }

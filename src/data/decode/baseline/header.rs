@@ -41,12 +41,15 @@ struct Declared {
     table: u8,
 }
 
+/// How many codes there are of each length, and their symbols.
+type RawCodes = ([u8; 16], Vec<u8>);
+
 /// Everything read so far.
 #[derive(Default)]
 struct Tables {
     quant: [Option<[u16; 64]>; 4],
     /// Raw, by class (DC, AC) and number: a table is built once it is needed.
-    codes: [[Option<([u8; 16], Vec<u8>)>; 4]; 2],
+    codes: [[Option<RawCodes>; 4]; 2],
     frame: Option<(usize, usize, Vec<Declared>)>,
     restart_interval: usize,
     jfif: bool,

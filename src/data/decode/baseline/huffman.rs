@@ -48,6 +48,8 @@ impl Symbol {
 /// The codes of one table, for differences of DC or for AC coefficients.
 pub struct Codes {
     short: Box<[Symbol; 1 << LOOK]>,
+    /// As many whole symbols as the bits hold, with their values: bits, and coefficients to advance by; [`END`] comes last.
+    several: Box<[(u8, u8); 1 << LOOK]>,
     /// Per length from `LOOK + 1` on: one past the last code, left-aligned in 16 bits, and where its symbols begin.
     long: [(u32, i32); 16 - LOOK as usize],
     symbols: Vec<Symbol>,
@@ -81,7 +83,8 @@ impl Codes {
             }
             code <<= 1;
         }
-        Some(Self { short, long, symbols })
+        let several = Box::new(std::array::from_fn(|word| several(&short, word)));
+        Some(Self { short, several, long, symbols })
     }
 
     /// The symbol that `bits` begins with; `None` if it is none.
@@ -89,6 +92,14 @@ impl Codes {
     pub fn look_up(&self, bits: &Bits) -> Option<Symbol> {
         let symbol = self.short[bits.peek::<LOOK>()];
         if symbol.is_long() { self.search(bits.peek::<16>() as u32) } else { Some(symbol) }
+    }
+
+    /// What to pass over, if nobody wants to know what it is: how many bits, and by how many coefficients they advance. No bits
+    /// if the next symbol alone has too many.
+    #[inline(always)]
+    pub fn several(&self, bits: &Bits) -> (u32, usize) {
+        let (bits, advance) = self.several[bits.peek::<LOOK>()];
+        (u32::from(bits), usize::from(advance))
     }
 
     #[cold]
@@ -99,6 +110,20 @@ impl Codes {
         // A word below the codes of this length is one that no shorter length took: there is none.
         self.symbols.get(usize::try_from(index).ok()?).copied().filter(|symbol| symbol.code_bits() & 0xff == length)
     }
+}
+
+fn several(short: &[Symbol; 1 << LOOK], word: usize) -> (u8, u8) {
+    let (mut taken, mut advance) = (0, 0);
+    while advance < END {
+        let symbol = short[word << taken & ((1 << LOOK) - 1)];
+        let bits = symbol.bits() & 0xff;
+        if symbol.is_long() || taken + bits > LOOK || symbol.advance() == 0 {
+            break;
+        }
+        taken += bits;
+        advance += symbol.advance();
+    }
+    (taken as u8, advance as u8)
 }
 
 fn symbol(value: u8, length: u32, is_dc: bool) -> Option<Symbol> {

@@ -95,3 +95,43 @@ fn shuffled(block: &[i16; 64]) -> [i16; 64] {
     }
     result
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{Key, Stream};
+
+    /// The transform by its definition (ITU-T T.81, A.3.3).
+    fn exact(block: &Block) -> [[f64; 8]; 8] {
+        let basis = |position: usize, frequency: usize| {
+            let scale = if frequency == 0 { 0.5_f64.sqrt() } else { 1.0 };
+            scale / 2.0 * ((2 * position + 1) as f64 * frequency as f64 * std::f64::consts::PI / 16.0).cos()
+        };
+        let sample = |x: usize, y: usize| -> f64 {
+            (0..64).map(|i| f64::from(block[i]) * basis(x, i % 8) * basis(y, i / 8)).sum::<f64>() + 128.0
+        };
+        std::array::from_fn(|x| std::array::from_fn(|y| sample(x, y).clamp(0.0, 255.0)))
+    }
+
+    #[test]
+    fn samples_are_the_transform_rounded() {
+        for index in 0..400 {
+            let mut rng = Key::new(7, Stream::Augment).index(index).rng();
+            let side = if index % 2 == 0 { 4 } else { 8 };
+            let mut block = [0; 64];
+            for _ in 0..1 + index % 20 {
+                let place = rng.below(side) * 8 + rng.below(side);
+                block[place as usize] = rng.below(1200) as i16 - 600;
+            }
+            let full = transform::<false>(&block);
+            for (ours, expected) in full.as_flattened().iter().zip(exact(&block).as_flattened()) {
+                assert!((f64::from(*ours) - expected).abs() < 0.6, "{ours} {expected}");
+            }
+            if side == 4 {
+                assert_eq!(transform::<true>(&block), full);
+            }
+            let flat_block: Block = std::array::from_fn(|i| if i == 0 { block[0] } else { 0 });
+            assert_eq!(samples(&flat_block, 0), transform::<false>(&flat_block));
+        }
+    }
+}

@@ -71,7 +71,7 @@ fn a_window_is_a_cut_of_the_whole() {
         for scale in [1, 2, 4, 8] {
             let planes = whole(&jpeg, scale).unwrap();
             assert!(planes.is_whole());
-            for index in 0..40 {
+            for index in 0..15 {
                 let mut rng = Key::new(3, Stream::Augment).index(index).rng();
                 let mut span = |full: usize| {
                     let length = 1 + rng.below(full as u64) as usize;
@@ -130,13 +130,13 @@ fn other_kinds_are_not_taken() {
 #[test]
 fn what_ends_early_is_not_decoded() {
     for (name, bytes) in files() {
-        for length in 0..bytes.len() - 1 {
+        for length in (0..bytes.len() - 1).step_by(3) {
             let cut = &bytes[..length];
             assert!(Baseline::new(cut).is_none_or(|jpeg| whole(&jpeg, 1).is_none()), "{name} cut to {length}");
         }
         // An end marker where data should be.
         let jpeg = Baseline::new(&bytes).unwrap();
-        for at in jpeg.header.data..bytes.len() - 3 {
+        for at in (jpeg.header.data..bytes.len() - 3).step_by(5) {
             let ended = [&bytes[..at], &[0xff, 0xd9]].concat();
             let Some(jpeg) = Baseline::new(&ended) else { continue };
             assert!(whole(&jpeg, 1).is_none(), "{name} ended at {at} of {}", bytes.len());
@@ -148,7 +148,7 @@ fn what_ends_early_is_not_decoded() {
 fn damage_is_refused_or_decoded_but_never_a_panic() {
     let (mut refused, mut decoded) = (0, 0);
     for (file, (_, bytes)) in files().into_iter().enumerate() {
-        for case in 0..600 {
+        for case in 0..300 {
             let mut rng = Key::new(5, Stream::Augment).step(file as u64).index(case).rng();
             let mut bytes = bytes.clone();
             // Half of the cases hit the compressed data alone.
@@ -177,5 +177,5 @@ fn damage_is_refused_or_decoded_but_never_a_panic() {
             }
         }
     }
-    assert!(refused > 1000 && decoded > 100, "{refused} {decoded}");
+    assert!(refused > 800 && decoded > 100, "{refused} {decoded}");
 }

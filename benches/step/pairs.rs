@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use crate::Result;
 
-/// B over A. Times in seconds.
+/// B over A, and the medians of both: seconds, or what [`Pairs::of`] was given.
 pub struct Pairs {
     count: usize,
     /// Lower quartile, median, upper quartile of the pairs' ratios.
     ratio: [f64; 3],
-    a_secs: f64,
-    b_secs: f64,
+    a: f64,
+    b: f64,
 }
 
 impl Pairs {
@@ -27,25 +27,36 @@ impl Pairs {
             a_secs.push((between - start).as_secs_f64());
             b_secs.push(between.elapsed().as_secs_f64());
         }
-        let ratios: Vec<f64> = a_secs.iter().zip(&b_secs).map(|(a, b)| b / a).collect();
-        Ok(Self {
-            count,
+        Ok(Self::of(&a_secs, &b_secs))
+    }
+
+    /// Pairs that were timed elsewhere, as many of A as of B.
+    pub fn of(a: &[f64], b: &[f64]) -> Self {
+        let ratios: Vec<f64> = a.iter().zip(b).map(|(a, b)| b / a).collect();
+        Self {
+            count: ratios.len(),
             ratio: [0.25, 0.5, 0.75].map(|at| quantile(&ratios, at)),
-            a_secs: quantile(&a_secs, 0.5),
-            b_secs: quantile(&b_secs, 0.5),
-        })
+            a: quantile(a, 0.5),
+            b: quantile(b, 0.5),
+        }
     }
 
     /// The line of one claim; `beside` is what else there is to say.
-    pub fn print(&self, name: &str, counted: f64, bound: Option<f64>, beside: &str) {
+    pub fn print(&self, name: &str, counted: impl Into<Option<f64>>, bound: Option<f64>, beside: &str) {
+        self.line(name, counted.into(), bound, duration, beside);
+    }
+
+    /// The same for values that `show` writes.
+    pub fn line(&self, name: &str, counted: Option<f64>, bound: Option<f64>, show: fn(f64) -> String, beside: &str) {
         let [low, median, high] = self.ratio;
+        let counted = counted.map_or(String::new(), |counted| format!("   counted {counted:.3}"));
         println!(
-            "ratio {name} {median:.3}   counted {counted:.3}{}   quartiles {low:.3} {high:.3}   \
+            "ratio {name} {median:.3}{counted}{}   quartiles {low:.3} {high:.3}   \
              median of {} pairs, {} and {}, {beside}",
             verdict(median, bound),
             self.count,
-            duration(self.b_secs),
-            duration(self.a_secs),
+            show(self.b),
+            show(self.a),
         );
     }
 }

@@ -16,61 +16,17 @@ use super::cache::Cache;
 use super::classes::ClassTable;
 use super::error::DataError;
 use super::fetch::Stores;
-use super::folder::{Folder, FolderSpec};
 use super::image::Image;
 use super::mask::Mask;
 use super::normalization::{Normalization, SAMPLE};
-use super::pairs::{self, Pairs, PairsSpec};
 use super::picture::Picture;
-use super::shards::{Shards, ShardsSpec};
 use super::skips::{Skip, SkipLog};
-use super::source::{Source, Wirebond};
+use super::source::Source;
+use super::spec::Spec;
 use crate::random::{Key, Stream, hash_name};
 
 /// How many bytes of decoded images a dataset keeps, unless told otherwise: 1 GiB.
 pub const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
-
-/// What a script asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Spec {
-    /// Images alone, unless the folder has the layout of ADE20K or CamVid.
-    Folder(PathBuf),
-    /// Images as they are asked for.
-    Images(FolderSpec),
-    /// Images in archives that are named one by one.
-    Shards(ShardsSpec),
-    /// Images and masks.
-    Pairs(PairsSpec),
-    Wirebond {
-        size: usize,
-        count: usize,
-        seed: u64,
-    },
-}
-
-impl Spec {
-    /// The names of the generated data sets.
-    pub const BUILT_IN: [&str; 1] = ["wirebond"];
-
-    /// The built-in set with its defaults: 2304 images of 128×128, seed 0.
-    pub fn wirebond() -> Self {
-        Self::Wirebond { size: 128, count: 2304, seed: 0 }
-    }
-
-    /// A built-in name or the path of a folder; `./wirebond` is a folder.
-    ///
-    /// Errors: [`DataError::UnknownName`] for a single word that is neither.
-    pub fn parse(text: &str) -> Result<Self, DataError> {
-        if text == "wirebond" {
-            return Ok(Self::wirebond());
-        }
-        let path = Path::new(text);
-        if !text.contains(['/', '\\', '.']) && !path.exists() {
-            return Err(DataError::UnknownName { name: text.into(), known: Self::BUILT_IN.join(", ") });
-        }
-        Ok(Self::Folder(path.to_path_buf()))
-    }
-}
 
 /// The files of a source, or some of them. Clones and views share the source, its cache and its list of skipped files.
 #[derive(Clone)]
@@ -113,21 +69,7 @@ impl Dataset {
 
     /// Opens; at most `cache_bytes` of decoded images are kept in memory. No result depends on them.
     pub fn open_with_cache(spec: &Spec, cache_bytes: u64) -> Result<Self, DataError> {
-        match *spec {
-            Spec::Folder(ref path) => match pairs::recognize(path)? {
-                Some(known) => Self::from_source(Box::new(known), cache_bytes),
-                None => Self::from_source(images(&FolderSpec::new(path))?, cache_bytes),
-            },
-            Spec::Images(ref spec) => Self::from_source(images(spec)?, cache_bytes),
-            Spec::Shards(ref spec) => Self::from_source(Box::new(Shards::open(spec)?), cache_bytes),
-            Spec::Pairs(ref spec) => Self::from_source(Box::new(Pairs::open(spec)?), cache_bytes),
-            Spec::Wirebond { size, count, seed } => {
-                if !(16..=2048).contains(&size) {
-                    return Err(DataError::range("size", "16 to 2048 pixels", size));
-                }
-                Self::from_source(Box::new(Wirebond::new(size, count, seed)), cache_bytes)
-            }
-        }
+        Self::from_source(spec.open()?, cache_bytes)
     }
 
     /// Any source. With a prescribed layout, the dataset is its training part, and [`split`](Self::split) gives the other.
@@ -384,18 +326,6 @@ impl Dataset {
     }
 }
 
-/// A folder of images; or, where that has none or is a file, archives of them.
-fn images(spec: &FolderSpec) -> Result<Box<dyn Source>, DataError> {
-    let none = match Folder::open_as(spec) {
-        Err(err @ (DataError::NoImages { .. } | DataError::NotAFolder { .. })) => err,
-        opened => return Ok(Box::new(opened?)),
-    };
-    match Shards::open(&ShardsSpec { archives: vec![spec.path.clone()], images: spec.clone() }) {
-        Err(DataError::NoArchives { .. }) => Err(none),
-        opened => Ok(Box::new(opened?)),
-    }
-}
-
 // The micro-batch part of the key keeps the two draws apart; stored runs depend on the numbers.
 const SPLIT: u64 = 0;
 const SUBSET: u64 = 1;
@@ -483,14 +413,5 @@ mod tests {
         let again = shades(10);
         again.restore_skipped(&[list.clone(), vec![("gone".into(), "x".into())]].concat());
         assert_eq!(again.skipped(), list);
-    }
-
-    #[test]
-    fn specs_are_names_or_paths() {
-        assert_eq!(Spec::parse("wirebond").unwrap(), Spec::wirebond());
-        assert_eq!(Spec::parse("./wirebond").unwrap(), Spec::Folder("./wirebond".into()));
-        let error = Spec::parse("wirebnd").unwrap_err().to_string();
-        assert_eq!(error, "no folder and no built-in data set is named \"wirebnd\"; built in: wirebond");
-        assert!(Dataset::open(&Spec::Wirebond { size: 4096, count: 1, seed: 0 }).is_err());
     }
 }

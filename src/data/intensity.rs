@@ -94,7 +94,7 @@ fn confusion(counts: &Counts, lookup: &[usize; LEVELS]) -> Confusion {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::dataset::Spec;
+    use crate::data::spec::Spec;
 
     #[test]
     fn lookups_take_the_most_frequent_or_the_balanced() {

@@ -5,6 +5,7 @@
 //! | [`decode`] | bytes of a file → [`Image`], or the reason why not |
 //! | [`folder`], [`source`] | lists of images: a folder, the generated `wirebond` set, or anything that implements [`Source`] |
 //! | [`shards`] | the same from tar archives, where they lie |
+//! | [`spec`] | what may be asked for, and which source that is |
 //! | [`dataset`] | a [`Dataset`]: a view (subset, split) of a source, with one cache and one list of skipped files |
 //! | [`pairs`], [`mask`], [`classes`] | images with masks: which belong together, and what a mask's numbers or colors mean |
 //! | [`normalization`] | means and standard deviations, looked up or measured |
@@ -45,6 +46,7 @@ pub mod segment;
 pub mod shards;
 mod skips;
 pub mod source;
+pub mod spec;
 pub mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -53,7 +55,7 @@ pub mod wirebond;
 
 pub use augment::{Crop, Transform, normalize_into};
 pub use classes::{ClassTable, IGNORE};
-pub use dataset::{Dataset, Spec};
+pub use dataset::Dataset;
 pub use decode::{DecodeError, decode, with_channels};
 pub use error::DataError;
 pub use folder::{Folder, FolderSpec};
@@ -66,4 +68,5 @@ pub use pairs::{Folders, Pairs, PairsSpec};
 pub use segment::{Jitter, Segmentation};
 pub use shards::{Shards, ShardsSpec};
 pub use source::{Source, Wirebond};
+pub use spec::Spec;
 pub use val_loader::ValLoader;

@@ -133,8 +133,8 @@ fn paste(sheet: &mut RgbImage, tile: &Image, left: usize, top: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::dataset::Spec;
     use crate::data::decode::decode;
+    use crate::data::spec::Spec;
 
     #[test]
     fn a_sheet_is_a_readable_png() {

@@ -206,7 +206,7 @@ fn spread(mut sizes: Vec<usize>) -> [usize; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::dataset::Spec;
+    use crate::data::spec::Spec;
 
     #[test]
     fn weights_are_median_over_frequency() {

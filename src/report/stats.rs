@@ -2,7 +2,7 @@
 //!
 //! Sources: Student 1908; Welch 1947 (degrees of freedom of Satterthwaite 1946); Hedges 1981, eq. 6e, for the exact
 //! correction of g; Holm 1979. d_z is the mean of the paired differences over their standard deviation (Cohen 1988).
-//! The distribution is that of `statrs`; results agree with scipy to 1e-9 (`tests/reference/statistics.py`).
+//! The distribution is that of `statrs`; results agree with scipy to 1e-9 (`tests/reference/scipy_tests.py`).
 //!
 //! Without any spread there is no test: as scipy has it, equal means give no t (here: nothing, there: NaN), and unequal ones
 //! an infinite t with p = 0.
@@ -158,7 +158,7 @@ mod tests {
 
     use super::*;
 
-    /// Written by `tests/reference/statistics.py`.
+    /// Written by `tests/reference/scipy_tests.py`.
     const EXPECTED: &str = include_str!("../../tests/reference/statistics.json");
 
     fn expected() -> Value {

@@ -43,15 +43,18 @@ pub fn list(path: &Path, index: u32, with_labels: bool) -> Result<Listed, DataEr
     if let Some(tool) = compressed_by(&first) {
         return Err(DataError::Compressed { path: path.into(), tool });
     }
-    let (mut samples, mut classes, mut others) = (Vec::new(), Vec::new(), 0);
+    let (mut samples, mut links, mut classes, mut others) = (Vec::new(), Vec::new(), Vec::new(), 0);
     tar::members(
         |buffer, offset| file.read_exact_at(buffer, offset),
         archive.length,
         |member| {
-            let tar::Member { name, offset, size } = member;
+            let tar::Member { name, offset, size, link } = member;
             if EXTENSIONS.iter().any(|extension| ends_in(Path::new(&name), extension)) {
-                samples.push(Sample { name: name.into(), archive: index, offset, size, label: None });
-            } else if with_labels && field(&name).eq_ignore_ascii_case("cls") {
+                match link {
+                    None => samples.push(Sample { name: name.into(), archive: index, offset, size, label: None }),
+                    Some(target) => links.push((name, target)),
+                }
+            } else if with_labels && link.is_none() && field(&name).eq_ignore_ascii_case("cls") {
                 classes.push((name, offset, size));
             } else {
                 others += 1;
@@ -60,6 +63,14 @@ pub fn list(path: &Path, index: u32, with_labels: bool) -> Result<Listed, DataEr
     )
     .map_err(|tar::Damage { offset, problem }| DataError::Archive { path: path.into(), offset, problem })?;
 
+    if !links.is_empty() {
+        let by_name: HashMap<&str, &Sample> = samples.iter().map(|sample| (&*sample.name, sample)).collect();
+        let linked = |(name, target): (String, String)| {
+            by_name.get(target.as_str()).map(|&found| Sample { name: name.into(), ..found.clone() })
+        };
+        let linked: Vec<Sample> = links.into_iter().filter_map(linked).collect();
+        samples.extend(linked);
+    }
     let mut labels = HashMap::with_capacity(classes.len());
     for (name, offset, size) in &classes {
         let mut text = vec![0; (*size).min(32) as usize]; // A number is shorter.

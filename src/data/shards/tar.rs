@@ -12,7 +12,7 @@ const MAX_EXTENDED: u64 = 1 << 20;
 /// So much is looked at behind the end of an archive: writers pad to 10 KiB, some to more.
 const PADDING: u64 = 1 << 16;
 
-/// A regular file of an archive.
+/// A regular file of an archive, or another name of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// As archived, without `.` and empty parts: `./a//b.jpg` is `a/b.jpg`.
@@ -20,6 +20,8 @@ pub struct Member {
     /// Where its bytes begin.
     pub offset: u64,
     pub size: u64,
+    /// A hard link has no bytes of its own: the name of the file that has them.
+    pub link: Option<String>,
 }
 
 /// Where an archive is not one, and what was found there.
@@ -29,8 +31,8 @@ pub struct Damage {
     pub problem: String,
 }
 
-/// Calls `visit` with the regular files, in their order; folders, links and devices are passed over, as are files of a hidden
-/// name or folder. `read` fills its buffer from an offset on; the archive has `length` bytes.
+/// Calls `visit` with the regular files and hard links, in their order; folders, symbolic links and devices are passed over, as
+/// are files of a hidden name or folder. `read` fills its buffer from an offset on; the archive has `length` bytes.
 ///
 /// Errors: an archive that is cut off, that is none, or that holds what is not understood.
 pub fn members(
@@ -55,16 +57,20 @@ pub fn members(
         match header.kind {
             b'L' => extended.name = Some(until_nul(&archive.extended(data, stored)?).to_vec()),
             b'x' => extended.read(&archive.extended(data, stored)?).map_err(failed)?,
-            b'K' | b'g' => {} // Where a link leads; what holds for all files, of which nothing here is told.
+            b'K' => extended.link = Some(until_nul(&archive.extended(data, stored)?).to_vec()),
+            b'g' => {} // What holds for all files, of which nothing here is told.
             _ => {
-                let Extended { name, sparse, .. } = std::mem::take(&mut extended);
+                let Extended { name, link, sparse, .. } = std::mem::take(&mut extended);
                 let name = name.unwrap_or_else(|| header.name.clone());
                 if sparse || header.kind == b'S' {
                     return Err(failed(format!("{} is stored without its holes: archive it without -S", text(&name))));
                 }
+                let target = || visible(&text(link.as_deref().unwrap_or(&header.link)));
+                let link = if header.kind == b'1' { target() } else { None };
                 // Before ustar, a slash at the end was what told a folder.
-                if header.is_file() && !name.ends_with(b"/") {
-                    visible(&text(&name)).into_iter().for_each(|name| visit(Member { name, offset: data, size }));
+                let is_file = header.is_file() && !name.ends_with(b"/");
+                if let Some(name) = visible(&text(&name)).filter(|_| is_file || link.is_some()) {
+                    visit(Member { name, offset: data, size, link });
                 }
             }
         }
@@ -82,6 +88,8 @@ struct Archive<R> {
 
 struct Header {
     name: Vec<u8>,
+    /// What a link leads to.
+    link: Vec<u8>,
     size: u64,
     kind: u8,
 }
@@ -137,7 +145,7 @@ impl<R: Fn(&mut [u8], u64) -> io::Result<()>> Archive<R> {
             true => [prefix, b"/", name].concat(),
             false => name.to_vec(),
         };
-        Ok(Some(Header { name, size, kind: block[156] }))
+        Ok(Some(Header { name, link: until_nul(&block[157..257]).to_vec(), size, kind: block[156] }))
     }
 
     /// What stands in place of a file and is told of the next one.
@@ -174,6 +182,7 @@ impl<R: Fn(&mut [u8], u64) -> io::Result<()>> Archive<R> {
 #[derive(Default)]
 struct Extended {
     name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
     size: Option<u64>,
     sparse: bool,
 }
@@ -191,6 +200,7 @@ impl Extended {
             let (key, value) = (&pair[..equals], &pair[equals + 1..]);
             match key {
                 b"path" => self.name = Some(value.to_vec()),
+                b"linkpath" => self.link = Some(value.to_vec()),
                 b"size" => self.size = Some(decimal(value).ok_or_else(broken)?),
                 _ => self.sparse |= key.starts_with(b"GNU.sparse."),
             }

@@ -275,6 +275,8 @@ fn all_that_archives_write_is_read() {
     let sum: i32 =
         signed.iter().enumerate().map(|(i, &b)| if (148..156).contains(&i) { 32 } else { i32::from(b as i8) }).sum();
     signed[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    let mut link = header("link.jpg", b'1', 77);
+    link[157..164].copy_from_slice(b"./c.jpg");
     let bytes = archive(&[
         entry("./", b'5', b""),
         entry("././@LongLink", b'L', format!("{long}\0").as_bytes()),
@@ -286,7 +288,8 @@ fn all_that_archives_write_is_read() {
         pax(&[("mtime", "1.5"), ("path", "é/\n ü.jpg"), ("size", "600")]),
         entry("short", b'0', &[7; 600]), // The same size here: what follows shows that it is read.
         entry("g", b'g', b"19 comment=nothing\n"),
-        header("link.jpg", b'1', 77).to_vec(),
+        summed(link).to_vec(),
+        header("nowhere.jpg", b'1', 0).to_vec(),
         header("soft.jpg", b'2', 0).to_vec(),
         entry("K", b'K', b"where.jpg\0"),
         entry("old/", 0, b""),
@@ -297,10 +300,24 @@ fn all_that_archives_write_is_read() {
         signed.to_vec(),
     ]);
     let found = list(&bytes).unwrap();
-    let expected = [&long[2..], "dir/b.jpg", "b.jpg", "c.jpg", "é/\n ü.jpg", "abs/e.jpg", "d\u{e9}.jpg"];
+    let expected = [&long[2..], "dir/b.jpg", "b.jpg", "c.jpg", "é/\n ü.jpg", "link.jpg", "abs/e.jpg", "d\u{e9}.jpg"];
     assert_eq!(found.iter().map(|member| member.name.as_str()).collect::<Vec<_>>(), expected);
+    assert_eq!(found[5].link.as_deref(), Some("c.jpg"));
+    assert!(found.iter().filter(|member| member.link.is_some()).count() == 1);
     let content = |i: usize| &bytes[found[i].offset as usize..][..found[i].size as usize];
     assert_eq!((content(0), content(3), content(4)), (&b"12345"[..], &b"abc"[..], &[7; 600][..]));
+}
+
+#[test]
+fn a_hard_link_is_an_image_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut link = header("b.png", b'1', 0);
+    link[157..162].copy_from_slice(b"a.png");
+    let path = dir.path().join("x.tar");
+    fs::write(&path, archive(&[entry("a.png", b'0', &png_bytes(&gradient(12, 10, 3))), summed(link).to_vec()]))
+        .unwrap();
+    let opened = open(&path).unwrap();
+    assert_eq!((opened.files(), opened.load(0)), (vec!["a.png".into(), "b.png".into()], opened.load(1)));
 }
 
 #[test]

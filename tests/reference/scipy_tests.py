@@ -5,7 +5,7 @@ NaN, the fixture has no number. Hedges' g takes the exact correction (Hedges 198
 adjustment (Holm 1979) is written out here, because scipy has none.
 Source: scipy (BSD-3-Clause), called, not copied. Last run: scipy 1.17.1, numpy 2.
 
-    pip install scipy; python tests/reference/statistics.py
+    pip install scipy; python tests/reference/scipy_tests.py
 """
 
 import json
@@ -104,6 +104,6 @@ cases += [
 ]
 families = [[0.04], [0.01, 0.04, 0.03, 0.005], [0.5, 0.5, 0.5], [0.9, 0.001, 0.02, 0.02, 1e-9], [1.0, 0.0]]
 fixture = {"cases": cases, "holm": [{"p": ps, "adjusted": holm(ps)} for ps in families]}
-path = Path(__file__).with_suffix(".json")
+path = Path(__file__).with_name("statistics.json")
 path.write_text(json.dumps(fixture, indent=1) + "\n")
 print(f"{path}: {len(cases)} cases")

@@ -19,6 +19,10 @@ const SCALE: (f64, f64) = (0.2, 1.0);
 /// Width over height of a random crop.
 const RATIO: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
 
+/// So many pixels of a reduced image, along each side, make one of the target. Averaging before the bicubic kernel blurs a little: over
+/// 119 photographs the mean difference from Pillow is at most 1.4 of 255 and the 99th percentile 5; at 2 it would be 2.1 and 8.
+const MARGIN: f64 = 2.5;
+
 /// Which part of an image is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -75,10 +79,17 @@ impl Transform {
         Choice { region, flipped }
     }
 
-    /// How many pixels of a file, along both sides, become one when it is decoded. The decoder knows 1, 2, 4 and 8; which sizes would bear
-    /// more than 1 is not measured yet.
-    pub(super) fn scale(&self, _width: usize, _height: usize) -> usize {
-        1
+    /// How many pixels of a file, along both sides, become one when it is decoded: 1, 2, 4 or 8, so that the smallest part that may be
+    /// seen of it still has [`MARGIN`] times the target's pixels. By the size of the file, not by the crop: what a cache holds must
+    /// not change a pixel.
+    pub(super) fn scale(&self, width: usize, height: usize) -> usize {
+        let (width, height) = (width as f64, height as f64);
+        let least = match self.crop {
+            Crop::Random => (SCALE.0 * width * height * RATIO.0).sqrt(),
+            Crop::Center | Crop::None => f64::INFINITY,
+        };
+        let spare = (width.min(least) / self.size.1 as f64).min(height.min(least) / self.size.0 as f64) / MARGIN;
+        [8, 4, 2].into_iter().find(|&scale| spare >= scale as f64).unwrap_or(1)
     }
 
     /// A region of the image, or what evaluation sees of it, at the target's size.
@@ -212,6 +223,30 @@ mod tests {
         let pillow = [45, 122, 184, 82, 136, 185, 105, 91, 150, 61, 110, 188];
         for (ours, theirs) in resized.pixels.iter().zip(pillow) {
             assert_eq!(*ours, theirs, "{:?}", resized.pixels);
+        }
+    }
+
+    #[test]
+    fn large_photographs_are_decoded_smaller() {
+        let scale = |crop, width, height| Transform { size: (224, 224), crop, flip: false }.scale(width, height);
+        assert_eq!(
+            [(500, 375), (2880, 2160), (4032, 3024), (8000, 6000)].map(|(w, h)| scale(Crop::Random, w, h)),
+            [1, 1, 2, 4]
+        );
+        assert_eq!(
+            [(1200, 1119), (1120, 1120), (9000, 2240), (4480, 4480)].map(|(w, h)| scale(Crop::Center, w, h)),
+            [1, 2, 4, 8]
+        );
+        assert_eq!(scale(Crop::None, 1120, 100), 1);
+        // Every crop that may be drawn has enough pixels left.
+        let transform = Transform { size: (96, 112), crop: Crop::Random, flip: false };
+        let (width, height) = (4000, 3000);
+        let scale = transform.scale(width, height);
+        assert_eq!(scale, 4);
+        for i in 0..2000 {
+            let region = random_region(width / scale, height / scale, &mut rng(i));
+            let least = (region.width as f64 / 112.0).min(region.height as f64 / 96.0);
+            assert!(least > 0.98 * MARGIN, "{region:?}");
         }
     }
 

@@ -61,10 +61,11 @@ impl Dataset {
         image.map_err(Into::into)
     }
 
-    /// The `region` of the `index`-th image at height and width `size`, or its center if there is none, as batches have it before they are
-    /// normalized: `[C, H, W]`, 0 to 255.
+    /// The `region` of the `index`-th image (in pixels at the scale that it has for random crops of that size) at height and width `size`,
+    /// or its center if there is none, as batches have it before they are normalized: `[C, H, W]`, 0 to 255.
     pub fn part(&self, index: usize, region: Option<Region>, size: (usize, usize)) -> Result<Vec<f32>, String> {
-        let transform = Transform { size, crop: Crop::Center, flip: false };
+        let crop = if region.is_some() { Crop::Random } else { Crop::Center };
+        let transform = Transform { size, crop, flip: false };
         let part = self.fetch(index, &transform, false, |_, _| Choice { region, flipped: false })?;
         let channels = self.channels();
         let bytes = Normalization { mean: vec![0.0; channels], std: vec![1.0 / 255.0; channels] };

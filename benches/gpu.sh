@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The host against PyTorch on an NVIDIA GPU, in under eight minutes and without a compiler:
 #
-#     HOST=dbp-host PYTHON=python3 benches/gpu.sh
+#     HOST=./dbp-host PYTHON=python3 benches/gpu.sh
 #
 # Needs a release binary and a Python with the PyTorch that the binary was built for (2.11); no other packages. First whether the
 # device computes what the CPU does, then times, memory and watts; benches/README.md says what the lines mean. Exit code 1: the
@@ -15,6 +15,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 HOST=${HOST:-$here/../target/release/dbp-host}
 PYTHON=${PYTHON:-python3}
+case $HOST in */*) ;; *) HOST=$(command -v -- "$HOST" || echo "./$HOST") ;; esac
 [ -x "$HOST" ] || { echo "HOST: there is no program $HOST; build it elsewhere with make build" >&2; exit 2; }
 "$PYTHON" -c 'import torch' 2>/dev/null || { echo "PYTHON: $PYTHON has no torch; say which Python has" >&2; exit 2; }
 

@@ -145,6 +145,7 @@ class Bench:
                         side.watts.extend(watched.watts())
                     except Failed as error:
                         self.say(f"# {label}: {side.name} stopped: {error}")
+                        side.stop()
                         running.remove(side)
         finally:
             for side in running:

@@ -204,7 +204,7 @@ fn compare(peer: &mut Peer, dataset: &Dataset, every: usize) -> Result<()> {
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
+    (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0
 }
 
 /// What all threads that this process has have used, to the nanosecond.

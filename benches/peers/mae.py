@@ -134,18 +134,19 @@ class Mae(nn.Module):
         ids_keep, ids_removed = order[:, : self.kept], order[:, self.kept :]
         patches = self.patchify(images)
         latent = self.encoder(take(patches, ids_keep), ids_keep, patch_rows, token_rows)
-        x = self.decode(self.decoder_embed(latent), order.argsort(dim=1))
-        predicted = self.decoder_pred(self.decoder_norm(take(x, ids_removed)))
+        x = self.decode(self.decoder_embed(latent), order)
+        predicted = self.decoder_pred(self.decoder_norm(x[:, 1 + self.kept :]))
         return F.mse_loss(predicted.float(), take(patches, ids_removed))
 
-    def decode(self, x, ids_restore):
-        """`[N, 1 + K, D']` → `[N, L, D']`, patches in image order"""
+    def decode(self, x, order):
+        """`[N, 1 + K, D']` → `[N, 1 + L, D']`, patches in the order (kept, removed): only positions are gathered"""
         removed = self.mask_token.to(x.dtype).expand(len(x), self.tokens - self.kept, -1)
-        patches = take(torch.cat([x[:, 1:], removed], dim=1), ids_restore)
-        x = torch.cat([x[:, :1], patches], dim=1) + self.decoder_pos_embed
+        positions = self.decoder_pos_embed[0, 1:].index_select(0, order.flatten()).view(len(x), self.tokens, -1)
+        positions = torch.cat([self.decoder_pos_embed[:, :1].expand(len(x), -1, -1), positions], dim=1)
+        x = torch.cat([x, removed], dim=1) + positions
         for block in self.decoder_blocks:
             x = block(x, None)
-        return x[:, 1:]
+        return x
 
     def patchify(self, images):
         """`[N, C, H, W]` → `[N, L, P]`, pixels as (row, column, channel)"""

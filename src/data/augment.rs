@@ -105,8 +105,10 @@ impl Transform {
         }
     }
 
-    /// The same as two axes; `size` is the image's width and height.
-    pub(super) fn axes(&self, (width, height): (usize, usize), region: Option<Region>) -> (Axis, Axis) {
+    /// The same as two axes of an image of `stored` width and height that was decoded at 1 to `scale`; the region is in pixels
+    /// there. The last of these may lie half beyond the image, so that it is less than `stored.div_ceil(scale)` of them long.
+    pub(super) fn axes(&self, stored: (usize, usize), scale: usize, region: Option<Region>) -> (Axis, Axis) {
+        let (samples, extent) = (|length: usize| length.div_ceil(scale), |length: usize| length as f64 / scale as f64);
         let along = |start: usize, length: usize, count: usize| Axis {
             start: start as f64,
             scale: length as f64 / count as f64,
@@ -115,15 +117,23 @@ impl Transform {
         };
         let Region { left, top, width: seen_width, height: seen_height } = match (region, self.crop) {
             (Some(region), _) => region,
-            (None, Crop::None) => Region::whole(width, height),
-            (None, Crop::Random | Crop::Center) => {
-                let (full, window) = center((width, height), self.size);
-                let along = |start: usize, count: usize, full: usize, length: usize| {
-                    let scale = length as f64 / full as f64;
-                    Axis { start: start as f64 * scale, scale, bounds: (0, length), count }
+            (None, Crop::None) => {
+                let along = |length: usize, count: usize| Axis {
+                    start: 0.0,
+                    scale: extent(length) / count as f64,
+                    bounds: (0, samples(length)),
+                    count,
                 };
-                let x = along(window.left, window.width, full.1, width);
-                return (x, along(window.top, window.height, full.0, height));
+                return (along(stored.0, self.size.1), along(stored.1, self.size.0));
+            }
+            (None, Crop::Random | Crop::Center) => {
+                let (full, window) = center(stored, self.size);
+                let along = |start: usize, count: usize, full: usize, length: usize| {
+                    let scale = extent(length) / full as f64;
+                    Axis { start: start as f64 * scale, scale, bounds: (0, samples(length)), count }
+                };
+                let x = along(window.left, window.width, full.1, stored.0);
+                return (x, along(window.top, window.height, full.0, stored.1));
             }
         };
         (along(left, seen_width, self.size.1), along(top, seen_height, self.size.0))

@@ -147,8 +147,8 @@ impl Dataset {
         let jpeg = Baseline::new(bytes).filter(|_| channels != 2)?;
         let (width, height) = jpeg.size(1);
         let scale = transform.scale(width, height);
+        let choice = choose((width / scale).max(1), (height / scale).max(1)); // Crops have whole pixels.
         let (width, height) = jpeg.size(scale);
-        let choice = choose(width, height);
         let whole = Region::whole(width, height);
         let stores = self.stores();
         let channels = channels.min(jpeg.channels());
@@ -165,8 +165,37 @@ impl Dataset {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::augment::normalize_into;
     use crate::data::testing::{gradient, jpeg_bytes, png_bytes, with_exif_orientation};
     use crate::data::{Loader, LoaderConfig, Spec};
+
+    #[test]
+    fn a_reduced_image_lies_where_the_whole_one_does() {
+        // Slopes: what is shifted or stretched by a pixel of the file is off by a level; sides that no scale divides.
+        let mut scales = Vec::new();
+        for (width, height) in [(333, 501), (255, 333), (333, 255)] {
+            let slope = |at: usize, length: usize| (at * 255 / (length - 1)) as u8;
+            let pixel = |i: usize| [slope(i % width, width), slope(i / width, height), 128];
+            let pixels: Vec<u8> = (0..width * height).flat_map(pixel).collect();
+            let image = Image { width, height, channels: 3, pixels };
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("x.jpg"), jpeg_bytes(&image)).unwrap();
+            let dataset = Dataset::open(&Spec::Folder(dir.path().into())).unwrap();
+            for side in [10, 14, 32, 128] {
+                for crop in [Crop::Center, Crop::None] {
+                    let transform = Transform { size: (side, side), crop, flip: false };
+                    scales.push(transform.scale(width, height));
+                    let normalization = Normalization { mean: vec![0.0; 3], std: vec![1.0 / 255.0; 3] };
+                    let [mut ours, mut whole] = [(); 2].map(|()| vec![0.0; 3 * side * side]);
+                    dataset.eval_part(0, &transform, false).unwrap().write(&normalization, &mut ours);
+                    normalize_into(&transform.eval(&image), &normalization, &mut whole);
+                    let off = ours.iter().zip(&whole).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(off < 3.0, "{width} x {height} to {side}, {crop:?}: off by {off}");
+                }
+            }
+        }
+        assert!([1, 2, 4, 8].iter().all(|scale| scales.contains(scale)), "{scales:?}");
+    }
 
     #[test]
     fn what_is_in_memory_changes_no_bit() {

@@ -26,11 +26,14 @@ impl Weight for Picture {
 }
 
 impl Picture {
-    /// Width and height, of planes at their scale.
+    /// Width and height that crops are drawn in: of planes, their whole pixels at their scale.
     pub fn size(&self) -> (usize, usize) {
         match self {
             Self::Pixels(image) => (image.width, image.height),
-            Self::Planes(planes) => (planes.width, planes.height),
+            Self::Planes(planes) => {
+                let whole = |length: usize| (length / planes.scale).max(1);
+                (whole(planes.stored.0), whole(planes.stored.1))
+            }
         }
     }
 
@@ -47,7 +50,7 @@ impl Picture {
         match self {
             Self::Pixels(image) => Part::Pixels(transform.part(&View::of(image), region)),
             Self::Planes(planes) => {
-                let (x, y) = transform.axes((planes.width, planes.height), region);
+                let (x, y) = transform.axes(planes.stored, planes.scale, region);
                 Part::Planes(planes.resized(x, y))
             }
         }

@@ -1,7 +1,8 @@
 //! Pillow's bicubic resizing ([`resize`](super::resize)) for planes of a JPEG that lie column by column.
 //!
 //! Both passes are sums of whole rows of memory, which compilers make vectors of; between them the picture is turned. Weights have 14
-//! bits and sums 6 bits of fraction, so that all is done in 16 bits: results differ from exact ones by 1 at most.
+//! bits and sums 6 bits of fraction, so that all is done in 16 bits: results differ from exact ones by 1 at most. Sums of many
+//! samples, where the image shrinks to less than a sixth, are in 32-bit floats.
 //!
 //! Coarser chroma is not made finer first: libjpeg's triangle filter ("fancy upsampling", `jdsample.c`) is linear, and so goes
 //! into the weights.
@@ -29,8 +30,17 @@ pub struct Axis {
 /// For each pixel of a result: its first sample, and the weights of that and the following ones.
 pub struct Filter {
     taps: Vec<(usize, std::ops::Range<usize>)>,
-    weights: Vec<i16>,
+    weights: Weights,
 }
+
+enum Weights {
+    /// In parts of [`ONE`].
+    Short(Vec<i16>),
+    Long(Vec<f32>),
+}
+
+/// So many products may lose their last bits before it shows.
+const SHORT: f64 = 24.0;
 
 const ONE: f64 = (1 << 14) as f64;
 
@@ -40,7 +50,9 @@ impl Filter {
         let Axis { start, scale, bounds, count } = axis;
         let stretch = scale.max(1.0);
         let support = 2.0 * stretch;
-        let mut filter = Self { taps: Vec::with_capacity(count), weights: Vec::new() };
+        let short = 2.0 * support / factor as f64 <= SHORT;
+        let weights = if short { Weights::Short(Vec::new()) } else { Weights::Long(Vec::new()) };
+        let mut filter = Self { taps: Vec::with_capacity(count), weights };
         let (mut exact, mut fine) = (Vec::new(), Vec::new());
         for i in 0..count {
             let center = start + (i as f64 + 0.5) * scale;
@@ -60,17 +72,22 @@ impl Filter {
         filter
     }
 
-    /// Adds weights, scaled to a sum of one, and rounded such that the sum stays one.
+    /// Adds weights, scaled to a sum of one; short ones are rounded such that the sum stays one.
     fn push(&mut self, first: usize, exact: &[f64]) {
         let sum: f64 = exact.iter().sum();
-        let from = self.weights.len();
-        self.weights.extend(exact.iter().map(|weight| (weight / sum * ONE).round() as i16));
-        let own = &mut self.weights[from..];
-        let missing = ONE as i32 - own.iter().map(|&weight| i32::from(weight)).sum::<i32>();
-        if let Some(largest) = own.iter_mut().max() {
-            *largest += missing as i16;
+        let from = self.taps.last().map_or(0, |(_, range)| range.end);
+        match &mut self.weights {
+            Weights::Long(weights) => weights.extend(exact.iter().map(|weight| (weight / sum) as f32)),
+            Weights::Short(weights) => {
+                weights.extend(exact.iter().map(|weight| (weight / sum * ONE).round() as i16));
+                let own = &mut weights[from..];
+                let missing = ONE as i32 - own.iter().map(|&weight| i32::from(weight)).sum::<i32>();
+                if let Some(largest) = own.iter_mut().max() {
+                    *largest += missing as i16;
+                }
+            }
         }
-        self.taps.push((first, from..self.weights.len()));
+        self.taps.push((first, from..from + exact.len()));
     }
 }
 
@@ -145,11 +162,14 @@ fn sums(
     to: &mut [u8],
     (length, to_stride): (usize, usize),
 ) {
-    for ((first, weights), line) in filter.taps.iter().zip(to.chunks_exact_mut(to_stride)) {
-        let weights = &filter.weights[weights.clone()];
+    for ((first, range), line) in filter.taps.iter().zip(to.chunks_exact_mut(to_stride)) {
         let first = (first - origin) * stride;
         for (chunk, out) in (0..length).step_by(LANES).zip(line.chunks_mut(LANES)) {
-            let sums = sum(&from[first + chunk..], stride, weights);
+            let from = &from[first + chunk..];
+            let sums = match &filter.weights {
+                Weights::Short(weights) => sum(from, stride, &weights[range.clone()]),
+                Weights::Long(weights) => long_sum(from, stride, &weights[range.clone()]),
+            };
             match out.first_chunk_mut() {
                 Some(out) => *out = sums,
                 None => out.copy_from_slice(&sums[..out.len()]),
@@ -176,6 +196,18 @@ fn sum(from: &[u8], stride: usize, weights: &[i16]) -> [u8; LANES] {
         *sample = ((sum >> 6) + 128).clamp(0, 255) as u8;
     }
     samples
+}
+
+/// The same of many samples.
+fn long_sum(from: &[u8], stride: usize, weights: &[f32]) -> [u8; LANES] {
+    let mut sums = [0.5_f32; LANES];
+    for (line, &weight) in weights.iter().enumerate() {
+        let Some(samples) = from.get(line * stride..).and_then(|from| from.first_chunk::<LANES>()) else { break };
+        for (sum, &sample) in sums.iter_mut().zip(samples) {
+            *sum += f32::from(sample) * weight;
+        }
+    }
+    sums.map(|sum| sum as u8) // It saturates.
 }
 
 /// Columns for rows, in blocks of 8×8: `from_stride` and `to_stride` are multiples of 8, and each the other's number of lines.
@@ -280,6 +312,20 @@ mod tests {
                     Filter::new(axis(100 * factor, 140), factor, 100),
                 );
                 assert!(resample(&plane, &x, &y).iter().all(|&result| result == value), "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn much_smaller_is_still_the_mean() {
+        for value in [0, 1, 127, 128, 129, 255] {
+            for (length, count) in [(200, 31), (200, 30), (3000, 16), (30_000, 3)] {
+                let columns = vec![value; length * 8 + SLACK];
+                let plane = Columns { samples: &columns, stride: 8, origin: (0, 0), end: 8 };
+                let x = Axis { start: 0.0, scale: length as f64 / count as f64, bounds: (0, length), count };
+                let y = Axis { start: 0.0, scale: 1.0, bounds: (0, 8), count: 8 };
+                let result = resample(&plane, &Filter::new(x, 1, length), &Filter::new(y, 1, 8));
+                assert!(result.iter().all(|&result| result == value), "{value} {length} {count}");
             }
         }
     }

@@ -40,6 +40,9 @@ enum Memory {
 impl Buffer {
     /// So many zeros.
     pub fn zeros(len: usize) -> Self {
+        if len == 0 {
+            return Self::default(); // An empty tensor has no address.
+        }
         let pinned = PINNED.load(Ordering::Relaxed);
         // The system gives less memory that is page-locked; what libtorch is refused altogether, Rust's allocator reports.
         let made = (pinned.then(|| zeros(len, true))).and_then(Result::ok).map_or_else(|| zeros(len, false), Ok);

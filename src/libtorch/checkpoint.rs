@@ -4,6 +4,7 @@
 
 use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::{self, ThreadId};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -30,6 +31,12 @@ unsafe extern "C" {
 /// What computes the inside again: the same function of x as the first time, errors in words.
 type Again = Box<dyn Fn(&Tensor) -> Result<Tensor, String>>;
 
+/// With the thread whose it is.
+struct Context {
+    again: Again,
+    owner: ThreadId,
+}
+
 /// `y`, which was computed from `x` without gradients, as if it had been computed with them: the backward pass calls `again(x)`.
 ///
 /// On CUDA that happens on a thread of libtorch's, while this one waits inside `backward`.
@@ -40,8 +47,8 @@ pub fn checkpoint(
     y: &Tensor,
     again: impl Fn(&Tensor) -> Result<Tensor, String> + 'static,
 ) -> TorchResult<Tensor> {
-    let again: Box<Again> = Box::new(Box::new(again));
-    let context = Box::into_raw(again).cast::<c_void>();
+    let context = Box::new(Context { again: Box::new(again), owner: thread::current().id() });
+    let context = Box::into_raw(context).cast::<c_void>();
     let mut out = std::ptr::null_mut();
     // SAFETY: two live tensors, borrowed for the whole call, room for the address of a third, and a context of the type that
     // `run` and `release` expect; the shim calls `release` once, when nothing can call `run` any more, and catches exceptions.
@@ -63,8 +70,9 @@ extern "C" fn run(
     // SAFETY: the shim made this tensor for us; it is freed at the end of this function.
     let x = unsafe { Tensor::from_ptr(x) };
     // SAFETY: the shim holds the context until `release`. Only one thread is in it: the one that called `backward` waits.
-    let again = unsafe { &*context.cast::<Again>() };
-    let made = catch_unwind(AssertUnwindSafe(|| again(&x))).unwrap_or_else(|_| Err("it failed unexpectedly".into()));
+    let context = unsafe { &*context.cast::<Context>() };
+    let made =
+        catch_unwind(AssertUnwindSafe(|| (context.again)(&x))).unwrap_or_else(|_| Err("it failed unexpectedly".into()));
     match made {
         Ok(mut y) => {
             // SAFETY: `out` has room for an address; the shim copies the tensor and deletes this handle, so that ours is
@@ -87,7 +95,14 @@ extern "C" fn run(
 
 extern "C" fn release(context: *mut c_void) {
     // SAFETY: made by `Box::into_raw` in `checkpoint`, and the shim calls this once.
-    drop(unsafe { Box::from_raw(context.cast::<Again>()) });
+    let context = unsafe { Box::from_raw(context.cast::<Context>()) };
+    // A backward pass that failed on CUDA may leave the end of its graph to a thread of libtorch's, while the owner goes on: what is
+    // shared with the owner must not be touched there, and stays.
+    if context.owner == thread::current().id() {
+        drop(context);
+    } else {
+        std::mem::forget(context);
+    }
 }
 
 #[cfg(test)]

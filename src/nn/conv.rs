@@ -125,17 +125,17 @@ impl Conv2d {
         let (rows, columns) = self.config.output((h, w))?;
         let kind = self.layer.kind(x);
         let applied = self.layer.pass(pass, n * rows * columns, kind, |ids| self.patches(x, (rows, columns), ids))?;
-        let x = &x.f_to_kind(kind)?;
         let bias = self.bias.as_ref().map(|bias| bias.f_to_kind(kind)).transpose()?;
         let (kernel, groups) = (self.config.kernel, self.config.groups);
         let dense = if applied.two_step { self.layer.dense_r()? } else { None };
         let Some(r) = dense else {
             let weight = applied.weight.f_view([-1, c / groups, kernel.0, kernel.1])?;
-            return self.convolve(x, &weight, bias.as_ref());
+            return self.convolve(&x.f_to_kind(kind)?, &weight, bias.as_ref());
         };
         // z = R · patch is a convolution with the rows of R as its kernels; W then sees one pixel.
-        let r = r.f_to_kind(kind)?.f_reshape([-1, c / groups, kernel.0, kernel.1])?;
-        let z = self.convolve(x, &r, None)?;
+        // Under mixed precision R stays in float32, and z is rounded once.
+        let r = r.f_reshape([-1, c / groups, kernel.0, kernel.1])?;
+        let z = self.convolve(&x.f_to_kind(r.kind())?, &r, None)?.f_to_kind(kind)?;
         let weight = applied.weight.f_view([self.config.out_channels, -1, 1, 1])?;
         Ok(z.f_conv2d(&weight, bias.as_ref(), [1, 1], [0, 0], [1, 1], groups)?)
     }

@@ -31,20 +31,14 @@ pub struct Decorrelation {
     step: u64,
     /// `A = W R` while W and R stand still, and the gradient that collects in it.
     effective: Option<Tensor>,
-    /// The same, rounded for products of another kind.
-    rounded: Option<Rounded>,
+    /// The same, rounded for products of another kind: without a way for its gradient to `A`, and with one.
+    rounded: [Option<Tensor>; 2],
     /// Sampled raw rows of the last step that had any: kept after the update, for figures.
     kept: Kept,
     /// Whether they have been used for an update.
     spent: bool,
     /// What a checkpoint held of the last sample; a new sample replaces it.
     figures: Option<LastFigures>,
-}
-
-/// `A` in another kind, and whether its gradient reaches `A`.
-struct Rounded {
-    a: Tensor,
-    tracked: bool,
 }
 
 impl Decorrelation {
@@ -67,7 +61,7 @@ impl Decorrelation {
             guard: Guard::default(),
             step: 0,
             effective: None,
-            rounded: None,
+            rounded: Default::default(),
             kept: Kept::default(),
             spent: false,
             figures: None,
@@ -141,13 +135,13 @@ impl Decorrelation {
         if kind == a.kind() {
             return Ok(a);
         }
-        let tracked = grad_enabled();
-        if let Some(rounded) = self.rounded.as_ref().filter(|own| own.a.kind() == kind && own.tracked == tracked) {
-            return Ok(rounded.a.shallow_clone());
+        let place = &mut self.rounded[usize::from(grad_enabled())];
+        if let Some(rounded) = place.as_ref().filter(|rounded| rounded.kind() == kind) {
+            return Ok(rounded.shallow_clone());
         }
         // The rounding keeps nothing for its gradient, so that the graphs of several micro-batches can end in it.
         let rounded = a.f_to_kind(kind)?;
-        self.rounded = Some(Rounded { a: rounded.shallow_clone(), tracked });
+        *place = Some(rounded.shallow_clone());
         Ok(rounded)
     }
 
@@ -174,7 +168,7 @@ impl Decorrelation {
 
     /// Forgets `A`: W or R has changed, or its gradient was used.
     pub fn invalidate(&mut self) {
-        (self.effective, self.rounded) = (None, None);
+        (self.effective, self.rounded) = (None, [None, None]);
     }
 
     /// η at this point of the schedule; `lr_fraction` is the weight learning rate over its peak.

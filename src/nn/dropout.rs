@@ -8,6 +8,7 @@ use tch::Tensor;
 use super::NnResult;
 use super::registry::Scope;
 use super::rows::Pass;
+use crate::libtorch::buffer::to_device;
 use crate::random::{Stream, hash_name};
 
 /// One place in a model where something is dropped.
@@ -44,7 +45,7 @@ impl Dropout {
         let kept = (1.0 / (1.0 - self.rate)) as f32;
         let draw = |_| if f64::from(rng.uniform()) < self.rate { 0.0 } else { kept };
         let mask: Vec<f32> = (0..shape.iter().product::<i64>()).map(draw).collect();
-        let mask = Tensor::f_from_slice(&mask)?.f_view(shape)?.f_to_kind(x.kind())?.f_to_device(x.device())?;
+        let mask = to_device(&Tensor::f_from_slice(&mask)?.f_view(shape)?, x.device())?.f_to_kind(x.kind())?;
         Ok(x.f_mul(&mask)?)
     }
 }

@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::rows::Place;
 use super::{NnError, NnResult};
+use crate::libtorch::buffer::to_device;
 use crate::random::Stream;
 
 /// Which tokens of each image stay. `K = ⌊L · (1 − mask_ratio)⌋`.
@@ -55,7 +56,7 @@ pub fn kept_tokens(tokens: i64, mask_ratio: f64) -> NnResult<i64> {
 pub fn noise(place: &Place, images: i64, tokens: i64, device: Device) -> NnResult<Tensor> {
     let mut rng = place.key(Stream::Mask).rng();
     let values: Vec<f32> = (0..images * tokens).map(|_| rng.uniform()).collect();
-    Ok(Tensor::f_from_slice(&values)?.f_view([images, tokens])?.f_to_device(device)?)
+    Ok(to_device(&Tensor::f_from_slice(&values)?.f_view([images, tokens])?, device)?)
 }
 
 /// Rows of `tokens [N, L, D]` by number. Shapes: `ids [N, K]` → `[N, K, D]`.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use tch::{Device, Tensor};
 
 use super::NnResult;
+use crate::libtorch::buffer::to_device;
 use crate::random::{Key, Stream};
 
 /// The place of a micro-batch in a run: what its randomness is keyed by.
@@ -54,7 +55,7 @@ impl RowSampler {
             return Ok(rows.shallow_clone());
         }
         let drawn = self.key.index(total as u64).rng().sample(total as usize, wanted as usize);
-        let rows = Tensor::f_from_slice(&drawn)?.f_to_device(self.device)?;
+        let rows = to_device(&Tensor::f_from_slice(&drawn)?, self.device)?;
         self.drawn.borrow_mut().insert((total, wanted), rows.shallow_clone());
         Ok(rows)
     }

@@ -20,13 +20,19 @@ mod methods {
     ///
     /// ```rhai
     /// assert(model.precision == "float32");
-    /// model.precision = "bf16";
+    /// let layer = nn::linear(4, 2);
+    /// layer.precision = "bf16";
+    /// let y = layer.forward(tensor::ones([3, 4]));
+    /// assert(y.dtype == "bfloat16");
+    /// nn::mse_loss(y, tensor::zeros([3, 2])).backward();
+    /// assert(layer.tensor("linear.weight").dtype == "float32");
     /// ```
     #[rhai_fn(get = "precision", pure)]
     pub fn precision(model: &mut ModelHandle) -> ImmutableString {
         model.registry().compute().precision().name().into()
     }
 
+    /// Computes products in `"float32"` or `"bf16"` from now on.
     #[rhai_fn(set = "precision", return_raw, pure)]
     pub fn set_precision(ctx: NativeCallContext, model: &mut ModelHandle, name: &str) -> ScriptResult<()> {
         refuse_part(&ctx, "precision", model)?;
@@ -49,6 +55,7 @@ mod methods {
         model.registry().compute().checkpointing()
     }
 
+    /// Keeps less for the backward pass from now on, or all.
     #[rhai_fn(set = "activation_checkpointing", return_raw, pure)]
     pub fn set_activation_checkpointing(
         ctx: NativeCallContext,

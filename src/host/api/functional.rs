@@ -26,6 +26,11 @@ fn window(ctx: &NativeCallContext, x: &Tensor, side: INT) -> ScriptResult<[i64; 
     Ok([side, side])
 }
 
+/// Norms and losses are computed in float32, whatever the precision of the products before them.
+pub(super) fn single(x: &Tensor) -> Result<Tensor, tch::TchError> {
+    if x.kind() == tch::Kind::BFloat16 { x.f_to_kind(tch::Kind::Float) } else { Ok(x.shallow_clone()) }
+}
+
 fn same_but_length(a: &[i64], b: &[i64]) -> bool {
     let n = a.len();
     n >= 2 && n == b.len() && a[..n - 2] == b[..n - 2]
@@ -71,7 +76,7 @@ pub mod functions {
     pub fn layer_norm(ctx: NativeCallContext, x: TensorHandle) -> ScriptResult<TensorHandle> {
         let width = x.size().last().copied();
         let width = width.ok_or_else(|| script_error(&ctx, "x: expected at least one dimension, got one value"))?;
-        let made = x.f_layer_norm([width], None::<&Tensor>, None::<&Tensor>, EPS, false);
+        let made = single(&x).and_then(|x| x.f_layer_norm([width], None::<&Tensor>, None::<&Tensor>, EPS, false));
         Ok(made.map_err(|err| script_error(&ctx, err))?.into())
     }
 
@@ -143,7 +148,8 @@ pub mod functions {
         check_arg(&ctx, prediction.size() == target.size(), || {
             format!("tensor shapes do not match: prediction {:?}, target {:?}", prediction.size(), target.size())
         })?;
-        let made = prediction.f_l1_loss(&target, tch::Reduction::Mean);
+        let made =
+            single(&prediction).and_then(|prediction| prediction.f_l1_loss(&single(&target)?, tch::Reduction::Mean));
         Ok(made.map_err(|err| script_error(&ctx, err))?.into())
     }
 }

@@ -6,6 +6,7 @@ use tch::Kind;
 
 use super::classification::entropy;
 use super::decorrelation::decorrelate_all;
+use super::functional::single;
 use super::models::{ModelHandle, Network};
 use super::tensor::{TensorHandle, size};
 use crate::host::convert::Pair;
@@ -181,7 +182,9 @@ mod functions {
         check_arg(&ctx, prediction.size() == target.size(), || {
             format!("tensor shapes do not match: prediction {:?}, target {:?}", prediction.size(), target.size())
         })?;
-        let loss = prediction.f_mse_loss(target, tch::Reduction::Mean).map_err(|err| script_error(&ctx, err))?;
+        let loss = single(prediction)
+            .and_then(|prediction| prediction.f_mse_loss(&single(target)?, tch::Reduction::Mean))
+            .map_err(|err| script_error(&ctx, err))?;
         Ok(loss.into())
     }
 
@@ -198,7 +201,8 @@ mod functions {
         logits: TensorHandle,
         labels: TensorHandle,
     ) -> ScriptResult<TensorHandle> {
-        super::entropy(&ctx, logits.tensor(), labels.tensor())
+        let logits = single(logits.tensor()).map_err(|err| script_error(&ctx, err))?;
+        super::entropy(&ctx, &logits, labels.tensor())
     }
 
     /// Images as rows of flattened patches, pixels in (row, column, channel) order. Shapes: `[N, C, H, W]` → `[N, L, p·p·C]`.

@@ -1,5 +1,5 @@
-//! Blocks at a half, a quarter or an eighth of their size: each sample the mean of those that it stands for, computed from the
-//! coefficients, as libjpeg's `jidctred.c` does.
+//! Blocks at a half, a quarter or an eighth of their size: each sample the mean of those that it stands for. All of the block is
+//! transformed (an eighth takes the first coefficient alone): memory and resizing are what is saved, reading the bits is most of the time.
 
 use super::block::Block;
 use super::idct::{self, Samples};

@@ -70,9 +70,15 @@ fn tf32_is_recorded_and_says_where_it_has_no_effect() {
     assert!(ended.stderr.contains("--tf32 changes nothing here: it is for CUDA"), "{}", ended.stderr);
     let run = only_run(&place.path().join("runs"));
     assert_eq!(json(&run.join("run.json"))["options"]["tf32"], true);
+    // The most that there ever was stays when a run goes on.
+    let (path, most) = (run.join("run.json"), 1_u64 << 50);
+    let mut record = json(&path);
+    record["peak_memory_bytes"] = most.into();
+    fs::write(&path, record.to_string()).unwrap();
     let mut command = dbp_host(place.path());
     command.arg("--resume").arg(&run);
     set(&mut command, &[("steps", "3")]);
     end(command).expect(0);
-    assert_eq!(json(&run.join("run.json"))["options"]["tf32"], true);
+    assert_eq!(json(&path)["options"]["tf32"], true);
+    assert_eq!(json(&path)["peak_memory_bytes"], most);
 }

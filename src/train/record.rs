@@ -89,6 +89,12 @@ pub fn account_for_loss(
             record.insert(key.clone(), value.clone());
         }
     }
+    // The most memory that it ever took on this device.
+    if before.get("device") == record.get("device")
+        && let Some(peak) = before.get("peak_memory_bytes")
+    {
+        record.insert("peak_memory_bytes".to_owned(), peak.clone());
+    }
     let saved_kwh = saved.and_then(Reading::energy).map_or(0.0, Joules::kwh);
     let mut lost_now = false;
     for (key, logged, saved, scale) in

@@ -476,7 +476,8 @@ impl Run {
             record.insert("energy".to_owned(), energy);
         }
         if let Some(used) = memory::used(self.setup.model.device()) {
-            record.insert("peak_memory_bytes".to_owned(), json!(used.peak));
+            let earlier = record.get("peak_memory_bytes").and_then(Value::as_u64).unwrap_or(0);
+            record.insert("peak_memory_bytes".to_owned(), json!(used.peak.max(earlier)));
         }
         let path = self.setup.dir.join("run.json");
         let text = serde_json::to_vec_pretty(&record).map_err(|err| TrainError::broken(&path, err))?;

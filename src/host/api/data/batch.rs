@@ -144,6 +144,7 @@ impl Iterator for ValPass {
         if let Some(left) = &mut self.left {
             *left = left.checked_sub(1)?;
         }
+        oom::set_pass(None); // Not a pass of training: a smaller micro-batch need not help.
         let batch = self.batches.borrow_mut().next()?;
         let made = batch.map_err(Failure::from).and_then(|batch| {
             // A constant key: every validation masks alike, so curves compare.

@@ -15,7 +15,7 @@ mod pairs;
 mod programs;
 mod steps;
 #[path = "../step/trainer.rs"]
-#[allow(dead_code)]
+#[allow(dead_code)] // As above.
 mod trainer;
 
 use std::path::PathBuf;

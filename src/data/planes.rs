@@ -11,9 +11,6 @@ use super::resample::{Axis, Columns, Filter, SLACK, resample};
 /// Y alone, or Y, Cb and Cr.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planes {
-    /// Of the whole picture, at its scale.
-    pub width: usize,
-    pub height: usize,
     /// Width and height in the file.
     pub stored: (usize, usize),
     /// Pixels of the file to a pixel here, along both sides.

@@ -18,11 +18,7 @@ impl Precision {
     pub const NAMES: [&str; 2] = ["float32", "bf16"];
 
     pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "float32" => Some(Self::Float32),
-            "bf16" => Some(Self::Bf16),
-            _ => None,
-        }
+        [Self::Float32, Self::Bf16].into_iter().find(|precision| precision.name() == text)
     }
 
     pub fn name(self) -> &'static str {

@@ -138,7 +138,7 @@ impl Mae {
             let masking = Masking::from_noise(&noise, self.config.mask_ratio)?;
             let latent = self.encoder.forward(images, Some(&masking.ids_keep), Pass::EVALUATE)?;
             let decoded = self.decoder_norm.forward(&self.decode(&latent, &masking, Pass::EVALUATE)?)?;
-            let decoded = masking::take(&decoded, &masking.ids_restore)?;
+            let decoded = masking::take(&decoded, &masking.ids_restore()?)?;
             let mut predicted = self.decoder_pred.forward(&decoded, Pass::EVALUATE)?.f_to_kind(images.kind())?;
             let (p, grid) = (self.config.encoder.patch_size, self.config.encoder.grid());
             let target = patch::patchify(images, p)?;

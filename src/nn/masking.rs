@@ -15,8 +15,6 @@ pub struct Masking {
     pub ids_keep: Tensor,
     /// `[N, L − K]`, int64.
     pub ids_removed: Tensor,
-    /// `[N, L]`, int64: where each token went in the order (kept, removed).
-    pub ids_restore: Tensor,
 }
 
 impl Masking {
@@ -30,15 +28,19 @@ impl Masking {
         Ok(Self {
             ids_keep: shuffled.f_narrow(1, 0, kept)?,
             ids_removed: shuffled.f_narrow(1, kept, tokens - kept)?,
-            ids_restore: shuffled.f_argsort_stable(true, 1, false)?,
             order: shuffled,
         })
+    }
+
+    /// Where each token went in the order (kept, removed). Training has no need of it. Shapes: `[N, L]`, int64.
+    pub fn ids_restore(&self) -> NnResult<Tensor> {
+        Ok(self.order.f_argsort_stable(true, 1, false)?)
     }
 
     /// 1 where a token was removed. Shapes: `[N, L]`.
     pub fn mask(&self, kind: Kind) -> NnResult<Tensor> {
         let kept = self.ids_keep.size()[1];
-        Ok(self.ids_restore.f_ge(kept)?.f_to_kind(kind)?)
+        Ok(self.ids_restore()?.f_ge(kept)?.f_to_kind(kind)?)
     }
 }
 

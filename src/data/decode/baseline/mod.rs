@@ -105,7 +105,7 @@ impl<'a> Baseline<'a> {
         }
         planes.truncate(channels);
         let stored = (header.width, header.height);
-        Some(Planes { width, height, stored, scale, sampling, planes })
+        Some(Planes { stored, scale, sampling, planes })
     }
 }
 

@@ -57,7 +57,7 @@ fn every_kind_is_as_the_other_decoder_shows_it() {
         let jpeg = Baseline::new(&bytes).unwrap_or_else(|| panic!("{name} is not taken"));
         let planes = whole(&jpeg, 1).unwrap_or_else(|| panic!("{name} is not decoded"));
         let theirs = decode(&bytes).unwrap();
-        assert_eq!((planes.width, planes.height), (theirs.width, theirs.height), "{name}");
+        assert_eq!(planes.planes[0].full, (theirs.width, theirs.height), "{name}");
         let (mean, largest) = differences(&colors(&planes, Region::whole(theirs.width, theirs.height)), &theirs);
         // Colors and transforms are rounded in other places; coarse chroma also in other ways.
         assert!(mean < 0.8 && largest < 8.0, "{name}: mean {mean}, largest {largest}");
@@ -77,7 +77,7 @@ fn a_window_is_a_cut_of_the_whole() {
                     let length = 1 + rng.below(full as u64) as usize;
                     (rng.below((full - length + 1) as u64) as usize, length)
                 };
-                let ((left, width), (top, height)) = (span(planes.width), span(planes.height));
+                let ((left, width), (top, height)) = (span(planes.planes[0].full.0), span(planes.planes[0].full.1));
                 let region = Region { left, top, width, height };
                 let window =
                     jpeg.decode(scale, region, jpeg.channels(), index % 2 == 0, vec![vec![7; 999]; 3]).unwrap();

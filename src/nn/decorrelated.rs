@@ -185,27 +185,36 @@ impl Decorrelation {
         }
     }
 
-    /// What the guard wants to know, left on the device; `None` unless it is time for a look. Shapes: `[3]`.
-    pub fn look(&self) -> NnResult<Option<Tensor>> {
+    /// What the guard wants to know, left on the device; `None` unless it is time for a look. `rounded` is the weight where
+    /// `A = W R` is rounded, and what to. Shapes: `[o, d]` → `[4]`.
+    pub fn look(&self, rounded: Option<(&Tensor, Kind)>) -> NnResult<Option<Tensor>> {
         if self.spent || !(self.step / self.options.every).is_multiple_of(guard::EVERY) {
             return Ok(None);
         }
         let Some(rows) = self.kept.rows()? else { return Ok(None) };
-        tch::no_grad(|| Look::take(&self.factor, &rows, self.options.kappa)).map(Some)
+        tch::no_grad(|| {
+            let Some((weight, kind)) = rounded else {
+                return Look::take(&self.factor, &rows, self.options.kappa, None);
+            };
+            let inputs = weight.size()[1];
+            let a = self.factor.compose(weight, self.groups)?.f_view([self.groups, -1, inputs])?;
+            Look::take(&self.factor, &rows, self.options.kappa, Some((&a, kind)))
+        })
+        .map(Some)
     }
 
-    /// Hears what the look found; a notice is for the person who watches the run.
-    pub fn hear(&mut self, name: &str, look: &Look) -> Option<String> {
+    /// Hears what the look found; notices are for the person who watches the run.
+    pub fn hear(&mut self, name: &str, look: &Look) -> Vec<String> {
         let (peak, step) = (self.scheduled(1.0), self.step); // The peak, because a warm-up only comes to it.
-        let verdict = self.guard.judge(look, name, peak, self.options.patience, step);
+        let mut verdict = self.guard.judge(look, name, peak, self.options.patience, step);
         if verdict.freeze {
             self.set_frozen(true);
             let patience = self.options.patience;
-            return Some(format!(
+            verdict.notices.push(format!(
                 "decorrelation of {name}: R is frozen at step {step}, its loss has not fallen for {patience} steps"
             ));
         }
-        verdict.notice
+        verdict.notices
     }
 
     /// One update of R from the rows of this step, C averaged over all of them (eq. 4). `unseen` is the direction that

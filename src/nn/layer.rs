@@ -95,7 +95,10 @@ impl Layer {
 
     /// The kind of a product with these inputs.
     pub fn kind(&self, x: &Tensor) -> Kind {
-        self.compute.kind(x.kind())
+        match self.decorrelation.borrow().as_ref().is_some_and(|own| own.guard().exact) {
+            true => self.weight.kind(),
+            false => self.compute.kind(x.kind()),
+        }
     }
 
     /// Tells that the inputs come straight from this norm, which leaves out one direction.
@@ -218,11 +221,15 @@ impl Layer {
     }
 
     pub(super) fn look(&self) -> NnResult<Option<Tensor>> {
-        self.decorrelation.borrow().as_ref().map_or(Ok(None), Decorrelation::look)
+        let decorrelation = self.decorrelation.borrow();
+        let Some(own) = decorrelation.as_ref() else { return Ok(None) };
+        let (weight, kind) = (self.matrix()?, self.kind(&self.weight));
+        let fused = self.seen.get().is_some_and(|(rows, micro_batches)| self.fused_is_cheaper(rows, micro_batches));
+        own.look((fused && kind != weight.kind()).then_some((&weight, kind)))
     }
 
-    pub(super) fn hear(&self, look: &Look) -> Option<String> {
-        self.decorrelation.borrow_mut().as_mut().and_then(|own| own.hear(&self.name, look))
+    pub(super) fn hear(&self, look: &Look) -> Vec<String> {
+        self.decorrelation.borrow_mut().as_mut().map_or_else(Vec::new, |own| own.hear(&self.name, look))
     }
 
     pub(super) fn update_decorrelation(&self, lr_fraction: f64) -> NnResult<()> {

@@ -121,10 +121,12 @@ impl Registry {
         let (layers, figures): (Vec<_>, Vec<_>) = due.into_iter().unzip();
         let read = read_all(&figures)?;
         let hear = |(layer, figures): (&&Rc<Layer>, &[f64])| {
-            let [loss, longest_row, largest_eigenvalue] = *figures else { unreachable!("a look has three figures") };
-            layer.hear(&Look { loss, longest_row, largest_eigenvalue })
+            let [loss, longest_row, largest_eigenvalue, rounding] = *figures else {
+                unreachable!("of {}", Look::FIGURES)
+            };
+            layer.hear(&Look { loss, longest_row, largest_eigenvalue, rounding })
         };
-        Ok(layers.iter().zip(read.chunks(3)).filter_map(hear).collect())
+        Ok(layers.iter().zip(read.chunks(Look::FIGURES)).flat_map(hear).collect())
     }
 
     /// Adds this step to what `"auto"` knows, and chooses once that is enough.

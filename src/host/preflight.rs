@@ -16,6 +16,7 @@ use super::progress::duration;
 use super::session::Session;
 use crate::energy::nvml;
 use crate::libtorch;
+use crate::nn::Precision;
 use crate::train::run::Run;
 use crate::train::{Optimizer, TrainError};
 
@@ -70,6 +71,13 @@ pub fn check(session: &Session, run: &Run, optimizer: Option<&Optimizer>, name: 
     needs.fit(room, session.options.device, run.dir())?;
     if !session.options.smoke {
         session.tell(&format!("{name}: {}", needs.describe()));
+        let device = session.options.device;
+        if run.model().compute().precision() == Precision::Bf16 && !libtorch::has_bf16(device) {
+            session.tell(&format!(
+                "{name}: this processor has no instructions for bf16; products of rounded numbers in float32 stand in, and take \
+                 no less time or memory"
+            ));
+        }
     }
     Ok(())
 }

@@ -57,6 +57,16 @@ extern "C" {
 // Whether this build of libtorch has what `dbp_linear` needs.
 int dbp_has_linear() { return pointwise().has_value() ? 1 : 0; }
 
+// Whether this processor multiplies bfloat16 by instructions that oneDNN uses.
+int dbp_has_bf16() {
+    try {
+        auto op = c10::Dispatcher::singleton().findSchema({"mkldnn::_is_mkldnn_bf16_supported", ""});
+        return op && op->typed<bool()>().call() ? 1 : 0;
+    } catch (...) {
+        return 0;
+    }
+}
+
 // y = x Wᵀ + b, tracked by autograd once; float32 on the CPU.
 int dbp_linear(const at::Tensor *x, const at::Tensor *weight, const at::Tensor *bias, at::Tensor **out, char *error,
                size_t capacity) {

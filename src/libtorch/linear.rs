@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
 use super::TorchResult;
+use super::bf16::{has_bf16, product};
 use super::shim::call;
 
 unsafe extern "C" {
@@ -30,6 +31,9 @@ unsafe extern "C" {
 ///
 /// Errors: libtorch's, for shapes, kinds or devices that do not agree.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> TorchResult<Tensor> {
+    if x.kind() == Kind::BFloat16 && !has_bf16(x.device()) {
+        return product([x, weight, bias], |[x, weight, bias]| linear(&x, &weight, &bias));
+    }
     let float = |tensor: &Tensor| tensor.kind() == Kind::Float && tensor.device() == Device::Cpu;
     // SAFETY: it takes nothing and answers with a number.
     if ![x, weight, bias].into_iter().all(float) || x.dim() < 2 || x.numel() == 0 || unsafe { dbp_has_linear() } == 0 {

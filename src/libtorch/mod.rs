@@ -1,6 +1,8 @@
 //! What tch lacks: errors without C++ frames, in-place updates of many tensors, and CUDA that is loaded when it is first asked for.
 
 mod allocator;
+mod attention;
+mod bf16;
 pub mod buffer;
 mod checkpoint;
 mod cuda;
@@ -15,6 +17,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use thiserror::Error;
 
+pub use attention::attention;
+pub use bf16::{has_bf16, product};
 pub use checkpoint::checkpoint;
 pub use cuda::{cuda_bus_id, exit_now, load as load_cuda};
 pub use heap::keep_freed_memory;

@@ -10,6 +10,7 @@ use super::linear::Linear;
 use super::norm::LayerNorm;
 use super::registry::Scope;
 use super::rows::Pass;
+use crate::libtorch;
 
 pub struct Attention {
     qkv: Rc<Linear>,
@@ -35,9 +36,6 @@ impl Attention {
             self.products.set(6 * n * l * l * d);
         }
         let qkv = self.qkv.forward(x, pass)?.f_view([n, l, 3, self.num_heads, d / self.num_heads])?;
-        let qkv = qkv.f_permute([2, 0, 3, 1, 4])?.f_unbind(0)?; // 3 × [N, heads, L, head_dim]
-        let [q, k, v] = &qkv[..] else { unreachable!("unbind of a dimension of 3") };
-        let mixed = Tensor::f_scaled_dot_product_attention(q, k, v, None::<&Tensor>, 0.0, false, None, false)?;
-        self.proj.forward(&mixed.f_transpose(1, 2)?.f_reshape([n, l, d])?, pass)
+        self.proj.forward(&libtorch::attention(&qkv)?, pass)
     }
 }

@@ -11,6 +11,7 @@ use super::layer::Layer;
 use super::registry::Scope;
 use super::rows::Pass;
 use super::{NnError, NnResult};
+use crate::libtorch;
 
 /// The shape of a convolution; pairs are (height, width).
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +83,16 @@ impl Conv2dConfig {
         let Self { kernel, stride, padding, dilation, .. } = self;
         Ok((side(h, kernel.0, stride.0, padding.0, dilation.0)?, side(w, kernel.1, stride.1, padding.1, dilation.1)?))
     }
+
+    /// Shapes: `x [N, C, H, W]`, `weight [o, C/groups, kh, kw]`, `bias [o]` → `[N, o, H', W']`.
+    fn convolve(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> NnResult<Tensor> {
+        let pair = |(h, w): (i64, i64)| [h, w];
+        let (stride, padding, dilation) = (pair(self.stride), pair(self.padding), pair(self.dilation));
+        Ok(libtorch::product([x, weight], |[x, weight]| {
+            let bias = bias.map(|bias| bias.f_to_kind(x.kind())).transpose()?;
+            Ok(x.f_conv2d(&weight, bias.as_ref(), stride, padding, dilation, self.groups)?)
+        })?)
+    }
 }
 
 pub struct Conv2d {
@@ -130,20 +141,16 @@ impl Conv2d {
         let dense = if applied.two_step { self.layer.dense_r()? } else { None };
         let Some(r) = dense else {
             let weight = applied.weight.f_view([-1, c / groups, kernel.0, kernel.1])?;
-            return self.convolve(&x.f_to_kind(kind)?, &weight, bias.as_ref());
+            return self.config.convolve(&x.f_to_kind(kind)?, &weight, bias.as_ref());
         };
         // z = R · patch is a convolution with the rows of R as its kernels; W then sees one pixel.
         // Under mixed precision R stays in float32, and z is rounded once.
         let r = r.f_reshape([-1, c / groups, kernel.0, kernel.1])?;
-        let z = self.convolve(&x.f_to_kind(r.kind())?, &r, None)?.f_to_kind(kind)?;
+        let z = self.config.convolve(&x.f_to_kind(r.kind())?, &r, None)?.f_to_kind(kind)?;
         let weight = applied.weight.f_view([self.config.out_channels, -1, 1, 1])?;
-        Ok(z.f_conv2d(&weight, bias.as_ref(), [1, 1], [0, 0], [1, 1], groups)?)
-    }
-
-    fn convolve(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> NnResult<Tensor> {
-        let Conv2dConfig { stride, padding, dilation, groups, .. } = self.config;
-        let pair = |(h, w): (i64, i64)| [h, w];
-        Ok(x.f_conv2d(weight, bias, pair(stride), pair(padding), pair(dilation), groups)?)
+        let pointwise =
+            Conv2dConfig { kernel: (1, 1), stride: (1, 1), padding: (0, 0), dilation: (1, 1), ..self.config };
+        pointwise.convolve(&z, &weight, bias.as_ref())
     }
 
     /// The patches at the positions `ids`, which count (image, output row, output column). Shapes: `[n, C · kh · kw]`.

@@ -1,7 +1,7 @@
-//! Decoded images and masks kept in memory, until a byte limit is reached. Nothing is ever thrown out: an epoch visits every
+//! Decoded images and masks kept in memory, once that is worth it, until a byte limit is reached. Nothing is ever thrown out: an epoch visits every
 //! image once, so any image that stays is worth as much as any other.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::image::Image;
@@ -37,13 +37,19 @@ pub struct Cache<T> {
 struct Budget {
     used_bytes: AtomicU64,
     limit_bytes: AtomicU64,
+    /// Whether anything is kept yet.
+    open: AtomicBool,
 }
 
 impl<T: Weight> Cache<T> {
     pub fn new(slots: usize, limit_bytes: u64) -> Self {
         Self::within(
             slots,
-            Arc::new(Budget { used_bytes: AtomicU64::new(0), limit_bytes: AtomicU64::new(limit_bytes) }),
+            Arc::new(Budget {
+                used_bytes: AtomicU64::new(0),
+                limit_bytes: AtomicU64::new(limit_bytes),
+                open: AtomicBool::new(true),
+            }),
         )
     }
 
@@ -62,8 +68,17 @@ impl<T: Weight> Cache<T> {
         self.budget.limit_bytes.store(limit_bytes, Ordering::Relaxed);
     }
 
+    /// Keeps nothing until it is opened, or from now on; what is in memory stays.
+    pub fn set_open(&self, open: bool) {
+        self.budget.open.store(open, Ordering::Relaxed);
+    }
+
+    /// What may be in memory by now.
     fn limit_bytes(&self) -> u64 {
-        self.budget.limit_bytes.load(Ordering::Relaxed)
+        match self.budget.open.load(Ordering::Relaxed) {
+            true => self.budget.limit_bytes.load(Ordering::Relaxed),
+            false => 0,
+        }
     }
 
     /// What is in a slot.
@@ -110,6 +125,18 @@ mod tests {
             }
         }
         assert_eq!(loads, 2 + 3 * 2); // Two fit, two are loaded each time.
+    }
+
+    #[test]
+    fn a_closed_cache_keeps_nothing_but_failures() {
+        let cache = Cache::<Image>::new(3, 1000);
+        cache.set_open(false);
+        let _ = cache.keep(0, Ok(Image::filled(10, 10, 1, 0)));
+        let _ = cache.keep(1, Err("no".into()));
+        assert!(cache.get(0).is_none() && cache.get(1).is_some_and(|kept| kept.is_err()) && !cache.has_room_for(0, 1));
+        cache.set_open(true);
+        let _ = cache.keep(0, Ok(Image::filled(10, 10, 1, 0)));
+        assert!(cache.get(0).is_some() && cache.has_room_for(2, 900) && !cache.has_room_for(2, 901));
     }
 
     #[test]

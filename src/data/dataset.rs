@@ -62,9 +62,19 @@ impl Statistics {
 }
 
 impl Dataset {
-    /// Opens with a cache of [`DEFAULT_CACHE_BYTES`].
+    /// Opens with a cache of [`DEFAULT_CACHE_BYTES`]: for images that are made from the start, for files once a
+    /// [`Loader`](super::Loader) is waited for.
     pub fn open(spec: &Spec) -> Result<Self, DataError> {
-        Self::open_with_cache(spec, DEFAULT_CACHE_BYTES)
+        let dataset = Self::open_with_cache(spec, DEFAULT_CACHE_BYTES)?;
+        let source = &dataset.shared.source;
+        let is_made = source.paths(0).is_empty() && source.archive(0).is_none();
+        dataset.shared.cache.set_open(is_made);
+        Ok(dataset)
+    }
+
+    /// Keeps images in memory from now on, within the limit.
+    pub fn keep_images(&self) {
+        self.shared.cache.set_open(true);
     }
 
     /// Opens; at most `cache_bytes` of decoded images are kept in memory. No result depends on them.

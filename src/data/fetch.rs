@@ -36,6 +36,7 @@ impl Dataset {
     /// Keeps at most so many bytes of decoded images in memory, from now on; those that are there stay. No result depends on it.
     pub fn limit_cache(&self, limit_bytes: u64) {
         self.stores().cache.set_limit_bytes(limit_bytes);
+        self.keep_images();
     }
 
     /// An image as pixels, through the cache where it holds pixels.

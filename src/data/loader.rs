@@ -79,7 +79,13 @@ pub struct Loader {
 struct Running {
     next: Position,
     ahead: Prefetch<Prepared>,
+    /// How many batches in a row had to be waited for.
+    waits: u32,
 }
+
+/// So many batches in a row that had to be waited for: the loader is what takes the time, and images are kept from then on. While
+/// steps take it, keeping them would buy nothing.
+const WAITS: u32 = 4;
 
 impl Loader {
     /// Errors: fewer files than a batch, a batch that does not divide, an empty image size, or unreadable statistics.
@@ -165,8 +171,13 @@ impl Loader {
                 self.start(position)?
             }
         };
-        let prepared = current.ahead.next().unwrap_or_else(|| Err(DataError::Worker("it ended early".into())))?;
-        *running = Some(Running { next: position.following(micro_batches), ..current });
+        let ended = || (Err(DataError::Worker("it ended early".into())), true);
+        let (prepared, waited) = current.ahead.next_or_wait().unwrap_or_else(ended);
+        let (prepared, waits) = (prepared?, if waited { current.waits + 1 } else { 0 });
+        if waits >= WAITS {
+            self.plan.dataset.keep_images();
+        }
+        *running = Some(Running { next: position.following(micro_batches), waits, ..current });
         drop(running);
         self.plan.dataset.note_skipped(prepared.skips)?;
         prepared.batch
@@ -180,7 +191,7 @@ impl Loader {
             position = position.following(plan.config.micro_batches as u64);
             Some(Ok(prepared))
         })?;
-        Ok(Running { next: from, ahead })
+        Ok(Running { next: from, ahead, waits: 0 })
     }
 }
 
@@ -473,5 +484,25 @@ mod tests {
         assert!(matches!(error(0, 1), Some(DataError::Range { .. })));
         let loader = Loader::new(shades(8, 0, |_| false), config(4, 2, 1)).unwrap();
         assert!(matches!(loader.micro(0, 2), Err(DataError::Range { .. })));
+    }
+
+    #[test]
+    fn images_are_kept_once_batches_are_waited_for() {
+        let slow = |_| {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            false
+        };
+        let dataset = shades(12, 1 << 20, slow);
+        dataset.stores().cache.set_open(false);
+        let held = |dataset: &Dataset| (0..12).filter(|&file| dataset.stores().cache.get(file).is_some()).count();
+        let loader = Loader::new(dataset.clone(), config(4, 1, 1)).unwrap();
+        for step in 0..u64::from(WAITS) - 1 {
+            loader.micro(step, 0).unwrap();
+        }
+        assert_eq!(held(&dataset), 0);
+        for step in u64::from(WAITS) - 1..12 {
+            loader.micro(step, 0).unwrap();
+        }
+        assert_eq!(held(&dataset), 12);
     }
 }

@@ -48,6 +48,15 @@ impl<T: Send + 'static> Prefetch<T> {
     pub fn next(&self) -> Option<Result<T, DataError>> {
         self.queue.as_ref()?.recv().ok()
     }
+
+    /// The same, and whether it had to be waited for.
+    pub fn next_or_wait(&self) -> Option<(Result<T, DataError>, bool)> {
+        let queue = self.queue.as_ref()?;
+        match queue.try_recv() {
+            Ok(item) => Some((item, false)),
+            Err(_) => Some((queue.recv().ok()?, true)),
+        }
+    }
 }
 
 impl<T> Drop for Prefetch<T> {

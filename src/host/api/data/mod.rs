@@ -136,8 +136,8 @@ mod functions {
     /// - `colors` (map or array): `[r, g, b]` by name, or in the order of the classes, of masks in color
     /// - `val_images`, `val_masks` (string): folders for validation
     /// - `mask_extension` (string): where other files lie among the masks
-    /// - `cache` (int or string, "1 GiB"): how much memory decoded images may take, in bytes or as `"500 MiB"`, `"2 GiB"`; 0 for none. It changes
-    ///   no result
+    /// - `cache` (int or string, "1 GiB"): how much memory decoded images may take, in bytes or as `"500 MiB"`, `"2 GiB"`; 0 for none. They are
+    ///   kept from the first on; without this option, files are kept once steps wait for images. It changes no result
     ///
     /// ```rhai
     /// let generated = data::open(#{ name: "wirebond", size: 32, count: 2 });

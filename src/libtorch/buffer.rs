@@ -155,6 +155,18 @@ mod tests {
     }
 
     #[test]
+    fn large_buffers_are_zeros_again() {
+        for len in [1 << 19, 1 << 19, 1 << 20, 1 << 19, 1 << 20] {
+            let mut buffers: Vec<Buffer> = (0..4).map(|_| Buffer::zeros(len)).collect();
+            assert!(buffers.iter().all(|buffer| buffer.iter().all(|number| *number == 0.0)));
+            buffers.iter_mut().for_each(|buffer| buffer.fill(1.0));
+            let tensor = buffers.pop().unwrap().into_tensor().unwrap();
+            drop(buffers);
+            assert_eq!(tensor.sum(Kind::Double).double_value(&[]), len as f64); // Nobody took its memory.
+        }
+    }
+
+    #[test]
     fn refused_memory_is_an_error_of_the_shim() {
         assert!(zeros(1 << 60, false).unwrap_err().0.contains("allocate"));
     }

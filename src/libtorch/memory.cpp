@@ -3,13 +3,73 @@
 #include <ATen/Context.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <cstdint>
+#include <mutex>
 
 #include "shim.h"
 
 namespace {
 
 constexpr auto AGGREGATE = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+
+// Pages for batches, which come and go as long as a run does. In the heap they would leave holes between a step's tensors, which
+// nothing else fits; they are used again, because the system clears new ones one by one.
+class Pages {
+public:
+    static constexpr size_t LEAST_BYTES = 1 << 20;
+
+    void *take(size_t bytes) {
+        {
+            std::lock_guard<std::mutex> held(lock);
+            const auto found = std::find_if(idle.begin(), idle.end(), [&](const Part &part) { return part.bytes == bytes; });
+            if (found != idle.end()) {
+                void *at = found->at;
+                idle.erase(found);
+                return at;
+            }
+        }
+        void *at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        return at == MAP_FAILED ? nullptr : at;
+    }
+
+    void give(void *at, size_t bytes) {
+        Part last{at, bytes};
+        {
+            std::lock_guard<std::mutex> held(lock);
+            idle.push_back(last);
+            if (idle.size() <= MOST_IDLE) return;
+            last = idle.front();
+            idle.erase(idle.begin());
+        }
+        munmap(last.at, last.bytes);
+    }
+
+private:
+    static constexpr size_t MOST_IDLE = 2;
+    struct Part {
+        void *at;
+        size_t bytes;
+    };
+    std::mutex lock;
+    std::vector<Part> idle;
+};
+
+Pages &pages() {
+    static Pages &all = *new Pages;  // Never destroyed: a tensor may go after everything else.
+    return all;
+}
+
+at::Tensor host_buffer(int64_t len, bool pinned) {
+    const auto options = at::TensorOptions().dtype(at::kFloat);
+    const size_t bytes = static_cast<size_t>(len) * sizeof(float);
+    if (!pinned && bytes >= Pages::LEAST_BYTES)
+        if (void *at = pages().take(bytes))
+            return at::from_blob(at, {len}, [bytes](void *at) { pages().give(at, bytes); }, options);
+    return at::empty({len}, options.pinned_memory(pinned));
+}
 
 }  // namespace
 
@@ -45,7 +105,7 @@ int dbp_reset_device_peak(int index, char *error, size_t capacity) {
 // Zeros in the host's memory, page-locked or not. Not by at::zeros, which would start threads beside those that fill it.
 int dbp_host_buffer(int64_t len, int pinned, at::Tensor **made, char *error, size_t capacity) {
     return guarded(error, capacity, [&] {
-        auto buffer = at::empty({len}, at::TensorOptions().dtype(at::kFloat).pinned_memory(pinned != 0));
+        auto buffer = host_buffer(len, pinned != 0);
         std::memset(buffer.data_ptr(), 0, buffer.nbytes());
         *made = new at::Tensor(std::move(buffer));
     });

@@ -40,7 +40,8 @@ struct Rows {
     int64_t step;
 };
 
-// e^x for x ≤ 0, within two units of the last place: 2^n by its bits, the rest by Cephes' polynomial (expf). NaN stays NaN.
+// e^x for −87 ≤ x ≤ 0, within one unit of the last place, and e^−87 below: 2^n by its bits, the rest by the polynomial of Cephes'
+// expf. NaN stays NaN.
 INLINE Floats exponential(Floats x) {
     const Floats least = Floats{} - 87.0f;
     x = x < least ? least : x;

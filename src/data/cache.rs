@@ -1,5 +1,5 @@
-//! Decoded images and masks kept in memory, once that is worth it, until a byte limit is reached. Nothing is ever thrown out: an epoch visits every
-//! image once, so any image that stays is worth as much as any other.
+//! Decoded images and masks kept in memory, once that is worth it, until a byte limit is reached. Nothing is ever thrown out: an
+//! epoch visits every image once, so any image that stays is worth as much as any other.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

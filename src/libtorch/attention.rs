@@ -1,7 +1,7 @@
 //! Attention, by libtorch's fused kernel or, over few tokens on the CPU, by one of our own.
 //!
 //! libtorch's kernel for the CPU multiplies small blocks with a BLAS that is made for large ones: masked autoencoders of small images
-//! have 17 and 65 tokens, and spend a third of a step there. `benches/RESULTS.md` says what was measured.
+//! have 17 and 65 tokens, and would spend a quarter of a step there. `benches/RESULTS.md` says what was measured.
 #![allow(unsafe_code)]
 
 use std::ffi::c_char;
